@@ -1,0 +1,1 @@
+"""The life of a job: offers and prices, job and attempts, the store, the driver, backends, the report."""

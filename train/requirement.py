@@ -1,0 +1,137 @@
+"""`hardware-requirement/1`: what a workload is and the ways to run it, as a calculator says them.
+
+Memory in GiB, sizes in bytes, times in seconds.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from train.config import Precision, Quantization
+
+Gib = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Part(BaseModel):
+    """A part of the file. Unknown keys are kept aside, to be named in a warning (`unknown_keys`)."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
+
+
+class Source(Part):
+    """A folder (`path`) or a repository on the model hub (`hub_id`, `revision`): exactly one."""
+
+    path: str | None = None
+    hub_id: str | None = None
+    revision: str | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Source:
+        if (self.path is None) == (self.hub_id is None):
+            raise ValueError("needs exactly one of path and hub_id")
+        return self
+
+
+class Adapter(Part):
+    path: str
+    kind: Literal["lora"] = "lora"
+    r: int | None = Field(default=None, gt=0)
+    target_modules: tuple[str, ...] | None = None
+    trainable_parameters: int | None = Field(default=None, gt=0)
+    bytes_on_disk: int | None = Field(default=None, ge=0)
+
+
+class Model(Part):
+    base: Source
+    adapter: Adapter | None = None
+    architecture: str | None = None
+    parameters: int | None = Field(default=None, gt=0)
+    bytes_on_disk: int | None = Field(default=None, ge=0)
+
+
+class DataSet(Part):
+    train_path: str
+    train_examples: int = Field(gt=0)
+    train_bytes: int | None = Field(default=None, ge=0)
+    val_path: str | None = None
+    val_examples: int | None = Field(default=None, ge=0)
+    val_bytes: int | None = Field(default=None, ge=0)
+
+
+class Schedule(Part):
+    epochs: float = Field(gt=0, allow_inf_nan=False)
+    batch_size: int = Field(gt=0)
+    max_length: int = Field(gt=0)
+    learning_rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    beta: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    steps: int | None = Field(default=None, gt=0)
+
+
+class Workload(Part):
+    method: Literal["dpo"] = "dpo"
+    model: Model
+    data: DataSet
+    training: Schedule
+
+
+class TrainerChoice(Part):
+    precision: Precision = "auto"
+    quantization: Quantization | None = None
+    gradient_checkpointing: bool = False
+
+
+class Option(Part):
+    """One way to run the workload, and what it needs of a machine. `basis` says what each figure rests on."""
+
+    name: str
+    device: Literal["cuda", "cpu"]
+    gpus: int = Field(ge=0)
+    min_vram_gib: Gib = 0.0
+    min_ram_gib: Gib = 0.0
+    min_disk_gib: Gib = 0.0
+    flop_per_step: Positive | None = None
+    basis: dict[str, Any] = {}
+    trainer: TrainerChoice = TrainerChoice()
+
+    @model_validator(mode="after")
+    def _device_and_gpus_agree(self) -> Option:
+        if self.device == "cpu" and (self.gpus or self.min_vram_gib):
+            raise ValueError(f"option {self.name!r}: device is cpu, but gpus or min_vram_gib is not 0")
+        if self.device == "cuda" and not self.gpus:
+            raise ValueError(f"option {self.name!r}: device is cuda, but gpus is 0")
+        return self
+
+
+class Requirement(Part):
+    schema_: Literal["hardware-requirement/1"] = Field(alias="schema")
+    created_by: str | None = None
+    workload: Workload
+    options: tuple[Option, ...] = Field(min_length=1)
+
+
+def unknown_keys(part: BaseModel, at: str = "") -> list[str]:
+    """The dotted paths of keys that this version does not know, in the order of the file."""
+    found = [f"{at}{key}" for key in part.model_extra or {}]
+    for name, field in type(part).model_fields.items():
+        value = getattr(part, name)
+        key = field.alias or name
+        if isinstance(value, BaseModel):
+            found += unknown_keys(value, f"{at}{key}.")
+        elif isinstance(value, tuple):
+            for index, item in enumerate(value):  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+                if isinstance(item, BaseModel):
+                    found += unknown_keys(item, f"{at}{key}[{index}].")
+    return found
+
+
+_VERSION = re.compile(r"hardware-requirement/(\d+)")
+
+
+def version_of(document: object) -> int | None:
+    """The version that a document's `schema` names, or None where it is not of this family."""
+    match = _VERSION.fullmatch(str(document.get("schema"))) if isinstance(document, dict) else None  # pyright: ignore
+    return int(match[1]) if match else None
