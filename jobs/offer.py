@@ -57,7 +57,18 @@ class Phase(Frozen):
 
 class WhyNot(Frozen):
     code: Literal[
-        "vram", "ram", "disk", "gpus", "device", "backend", "spot", "budget", "within", "cloud", "no_flops", "unmeasured"
+        "vram",
+        "ram",
+        "disk",
+        "gpus",
+        "device",
+        "backend",
+        "spot",
+        "budget",
+        "within",
+        "cloud",
+        "no_flops",
+        "unmeasured",
     ]
     need: str
     have: str
@@ -68,6 +79,8 @@ class PricedOffer(Frozen):
 
     offer: Offer
     option: Option
+    steps: int
+    """That would be trained this way: a part on a CPU without a budget, else the whole workload."""
     hours_expected: float | None
     hours_affordable: float | None
     cost_expected: float | None

@@ -1,0 +1,60 @@
+"""The verbs. Each is a module of `launcher.verbs` that is imported when it is typed, so that `--help` is quick."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from launcher import __version__
+
+# Name -> one line of help. The order is the order of a person's day.
+VERBS = {
+    "demo": "Make a small sample project to try all of it at no cost.",
+    "init": "Write a commented launch.toml from what is found in this folder.",
+    "plan": "Price every way to run a job; spends nothing.",
+    "dpo": "Plan, ask once, train, and bring the results home.",
+    "status": "One line a job, or one job in full.",
+    "logs": "What the trainer said.",
+    "cancel": "Stop a job; its last checkpoint comes home first.",
+    "resume": "Go on with a job from its last whole checkpoint.",
+    "pull": "Bring a job's results home (again).",
+    "eval": "Stage A against Stage B on held-out data.",
+    "cost": "The ledger: what every attempt cost.",
+    "rm": "Forget a job whose results are at home.",
+    "doctor": "Check this machine; each finding with its remedy.",
+}
+
+
+class Verbs(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = getattr(import_module(f"launcher.verbs.{cmd_name}"), f"{cmd_name}_command")
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in VERBS:
+            from launcher.settings import nearest
+
+            raise click.UsageError(f"There is no verb {args[0]}.{nearest(args[0], list(VERBS))}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="launch")
+def launch() -> None:
+    """Preference tuning (DPO) where it fits.
+
+    Knows what a job needs before it starts, says what it will cost, trains, brings the results home, and never
+    spends more than it was allowed. Without --budget nothing is ever bought: the job runs on this machine.
+    """

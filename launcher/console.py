@@ -1,0 +1,61 @@
+"""Where words go: one JSON document to standard output, everything else to standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def say(message: str = "") -> None:
+    """A message or progress, to standard error, so that standard output can be piped."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def print_document(document: dict[str, Any]) -> None:
+    """The one JSON document of a `--json` call."""
+    print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+@cache
+def screen() -> Console:
+    """Standard output for tables. Nothing is read as markup: names of jobs and files come from people."""
+    from rich.console import Console
+
+    return Console(markup=False, highlight=False, emoji=False, soft_wrap=not sys.stdout.isatty())
+
+
+def ask(question: str) -> bool:
+    """Ask once on the terminal, default no. Error where nobody can answer, rather than a hang."""
+    from artifacts.errors import UsageProblem
+
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageProblem(
+            "This needs an answer, and there is no terminal to ask on.",
+            why=question,
+            next_step="add --yes to say yes in advance, or run it in a terminal.",
+        )
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().casefold() in {"y", "yes"}
+
+
+def money(usd: float | None) -> str:
+    return "-" if usd is None else f"${usd:,.2f}"
+
+
+def duration(seconds: float | None) -> str:
+    """A length of time as a person says it: `45 s`, `12 min`, `3 h 20 min`, `2.3 days`."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes / 1440:.1f} days"

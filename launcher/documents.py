@@ -1,0 +1,87 @@
+"""The JSON documents of the contract: fields may be added within /1, never retyped; what is unknown is null."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from jobs.job import Job, State, utc
+from jobs.offer import Plan
+
+
+def status_document(jobs: Iterable[Job], cost_usd: dict[str, float]) -> dict[str, Any]:
+    return {"schema": "status/1", "jobs": [_status_row(job, cost_usd.get(job.id, 0.0)) for job in jobs]}
+
+
+def _status_row(job: Job, cost_usd: float) -> dict[str, Any]:
+    attempt = job.attempts[-1] if job.attempts else None
+    choice = job.spec.plan.choice
+    offer = choice.offer if choice else None
+    progress = job.progress
+    return {
+        "id": job.id,
+        "name": job.spec.name,
+        "state": job.state,
+        "outcome": job.outcome,
+        "attempt": attempt.number if attempt else None,
+        "phase": job.phase.model_dump() if job.phase else None,
+        "attention": [item.model_dump(mode="json") for item in job.attention],
+        "partial": job.spec.partial,
+        "cloud": offer.cloud if offer else None,
+        "instance_type": offer.instance_type if offer else None,
+        "gpu": offer.gpu if offer else None,
+        "region": offer.region if offer else None,
+        "price_per_hour": offer.price_per_hour if offer else None,
+        "step": progress.step if progress else None,
+        "max_steps": progress.max_steps if progress else job.spec.steps,
+        "loss": progress.loss if progress else None,
+        "reward_margin": progress.margin if progress else None,
+        "eta_s": progress.eta_s if progress and job.state is State.TRAINING else None,
+        "cost_usd": cost_usd,
+        "budget_usd": job.spec.budget_usd,
+        "created_at": utc(job.created_at),
+        "ended_at": utc(job.ended_at) if job.ended_at else None,
+        "as_of": utc(progress.as_of) if progress else None,
+        "results": str(job.spec.results),
+        "error": job.error,
+    }
+
+
+def plan_document(plan: Plan) -> dict[str, Any]:
+    offers: list[dict[str, Any]] = []
+    for priced in plan.offers:
+        offer = priced.offer
+        offers.append(
+            {
+                "cloud": offer.cloud,
+                "instance_type": offer.instance_type,
+                "region": offer.region,
+                "gpus": offer.gpus,
+                "gpu": offer.gpu,
+                "vram_gib": offer.vram_gib,
+                "spot": offer.spot,
+                "price_per_hour": offer.price_per_hour,
+                "price_as_of": utc(offer.price_as_of) if offer.price_as_of else None,
+                "option": priced.option.name,
+                "steps": priced.steps,
+                "hours_expected": priced.hours_expected,
+                "hours_affordable": priced.hours_affordable,
+                "cost_expected": priced.cost_expected,
+                "cost_worst": priced.cost_worst,
+                "phases": [phase.model_dump() for phase in priced.phases],
+                "basis": priced.basis,
+                "fits": priced.fits,
+                "why_not": [reason.model_dump() for reason in priced.why_not],
+            }
+        )
+    return {
+        "schema": "plan/1",
+        "requirement": plan.requirement,
+        "budget_usd": plan.budget_usd,
+        "budget_needed_usd": plan.budget_needed_usd,
+        "steps": plan.steps,
+        "steps_total": plan.steps_total,
+        "partial": plan.partial,
+        "offers": offers,
+        "chosen": plan.chosen.model_dump() if plan.chosen else None,
+    }

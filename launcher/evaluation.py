@@ -1,0 +1,69 @@
+"""Evaluates a job's adapter: from the job's own `eval.json`, from an earlier call, or by the trainer now."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from artifacts.errors import LaunchError, UsageProblem
+from jobs import environment as trainer
+from jobs.evaluation import eval_config
+from jobs.home import Home
+from jobs.job import Job, State
+
+
+def evaluate(home: Home, job: Job, test: Path | None, *, say: Callable[[str], None]) -> dict[str, Any]:
+    """The `eval/1` document of the job's `adapter/` on `test`. The same adapter and data are never evaluated twice."""
+    if test is None:
+        raise UsageProblem(
+            f"{job.id} has no held-out data.",
+            why="The validation pairs chose the adapter, so they cannot judge it.",
+            next_step=f"launch eval {job.id} --test FILE",
+        )
+    adapter = job.spec.results / "adapter" / "adapter_model.safetensors"
+    if not adapter.is_file():
+        waiting = job.state is not State.DONE
+        raise UsageProblem(
+            f"{job.id} has no adapter at home yet." if waiting else f"{job.id} brought no adapter home.",
+            next_step=f"launch status {job.id} --watch" if waiting else f"launch resume {job.id}",
+        )
+    if not test.is_file():
+        raise UsageProblem(f"There is no file {test}.", next_step=f"launch eval {job.id} --test FILE")
+    if test == job.spec.test and (known := job.spec.results / "eval.json").is_file():
+        return json.loads(known.read_text(encoding="utf-8"))
+    return _evaluated(home, job, adapter, test, say)
+
+
+def _evaluated(home: Home, job: Job, adapter: Path, test: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    folder = home.root / "evaluations"
+    folder.mkdir(parents=True, exist_ok=True)
+    output = folder / f"{job.id}-{_digest(adapter)}-{_digest(test)}.json"
+    if not output.is_file():
+        config = eval_config(job.spec, adapter=adapter.parent, test=test, output=output, home=home)
+        file = output.with_suffix(".config")
+        file.write_text(config.model_dump_json(by_alias=True), encoding="utf-8")
+        say(f"Sampling summaries of {test.name} from Stage A and from {job.id} ...")
+        environment = trainer.ensure(
+            home, device=config.execution.device, python=job.spec.train_python, pip_args=(), say=say
+        )
+        done = subprocess.run(
+            [str(environment.python), "-m", "train", "evaluate", "--config", str(file)],
+            env=trainer.child_environ(environment),
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            problem = UsageProblem if done.returncode == 2 else LaunchError
+            raise problem(f"{job.id} could not be evaluated on {test}.", why=done.stderr.strip()[-2000:])
+    return json.loads(output.read_text(encoding="utf-8"))
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()[:16]

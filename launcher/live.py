@@ -1,0 +1,63 @@
+"""The live view of one job: where it stands, and whether it learns."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from jobs.home import Home
+from jobs.job import Job
+from launcher.watch import progress_line
+
+CURVE_WIDTH = 40
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def panel(home: Home, job: Job) -> RenderableType:
+    """A panel that fits 80 columns: progress, the curves of loss and margin, and what needs attention."""
+    rows: list[RenderableType] = [Text(progress_line(job))]
+    progress = job.progress
+    if progress and progress.max_steps:
+        rows.append(ProgressBar(total=progress.max_steps, completed=progress.step, width=60))
+    file = home.job(job.id) / "work" / "metrics.jsonl"
+    lines = _train_lines(file, _size(file))
+    if lines:
+        curves = Table.grid(padding=(0, 1))
+        for label, key in (("loss", "loss"), ("margin", "margin"), ("chosen", "rewards_chosen")):
+            values = [line[key] for line in lines]
+            curves.add_row(label, sparkline(values), f"{values[-1]:.3f}")
+        rows.append(curves)
+    rows += [Text(f"! {item.code}: {item.command}", style="yellow") for item in job.attention]
+    rows.append(Text(f"Ctrl-C stops watching, not the job. launch cancel {job.id} ends it.", style="dim"))
+    return Panel(Group(*rows), title=f"{job.id} {job.spec.name if job.spec.name != job.id else ''}".strip(), width=78)
+
+
+def sparkline(values: list[float], width: int = CURVE_WIDTH) -> str:
+    """The values as bars between their least and greatest, averaged into at most `width` columns."""
+    if len(values) > width:
+        edges = [round(i * len(values) / width) for i in range(width + 1)]
+        values = [sum(part) / len(part) for a, b in zip(edges, edges[1:], strict=False) if (part := values[a:b])]
+    low, high = min(values), max(values)
+    span = (high - low) or 1.0
+    return "".join(_BARS[min(len(_BARS) - 1, int((value - low) / span * len(_BARS)))] for value in values)
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
+@lru_cache(maxsize=2)
+def _train_lines(file: Path, size: int) -> list[dict[str, float]]:
+    """Whole lines of steps; read again only when the file has grown (`size` is the key)."""
+    if not size:
+        return []
+    whole = file.read_bytes()[:size].rpartition(b"\n")[0]
+    lines = [json.loads(line) for line in whole.splitlines()]
+    return [line for line in lines if line.get("kind") == "train"]

@@ -1,0 +1,48 @@
+"""The shared flags of `launch dpo` and `launch plan dpo`, made from the fields of `Settings`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import click
+
+from launcher.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def job_options(command: F) -> F:
+    """Adds a flag for each field of `Settings` that has one. Values stay text: `Settings` checks them all alike."""
+    for name, field in reversed(Settings.model_fields.items()):
+        extra = cast("dict[str, str | None]", field.json_schema_extra)
+        metavar = extra["metavar"]
+        if metavar is None:
+            continue
+        word = f"--{name.replace('_', '-')}"
+        if metavar == "":
+            option = click.option(word, name, is_flag=True, help=field.description)
+        else:
+            option = click.option(word, name, metavar=metavar, help=field.description, type=str)
+        command = option(command)
+    # Reserved by the contract: said to be so, rather than "no such option".
+    for word in ("--spot", "--bucket"):
+        command = click.option(word, is_flag=word == "--spot", expose_value=False, hidden=True, callback=_reserved)(
+            command
+        )
+    return command
+
+
+def _reserved(_: click.Context, parameter: click.Parameter, value: object) -> None:
+    if value:
+        raise click.UsageError(f"{parameter.opts[0]} is reserved: it does not work yet.")
+
+
+def load_settings(flags: dict[str, Any]) -> Settings:
+    """Settings for a command typed in the current folder."""
+    from platformdirs import user_config_path
+
+    from launcher.settings import USER_FILE, load
+
+    return load(flags, project=Path.cwd(), user_file=user_config_path("launch") / USER_FILE)

@@ -1,0 +1,60 @@
+"""How fast this machine trains: measured once by the trainer itself, then remembered."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Literal
+
+from jobs.environment import Environment, child_environ
+from jobs.home import Home
+from jobs.offer import Rate
+from jobs.store import Store
+from launcher import machine
+
+
+def rates_of_this_machine(
+    home: Home, store: Store, environment: Environment | None, *, gpu: bool, say: Callable[[str], None]
+) -> Sequence[Rate]:
+    """Known rates; with an environment, those of a device that has none yet are measured (some seconds)."""
+    host = machine.host_name()
+    known = store.rates(host)
+    if environment is None:
+        return known
+    devices: tuple[Literal["cpu", "cuda"], ...] = ("cpu", "cuda") if gpu else ("cpu",)
+    for device in devices:
+        if not any(rate.device == device for rate in known):
+            say(f"Measuring how fast this machine trains on its {'CPU' if device == 'cpu' else 'GPU'} ...")
+            for rate in _measure(home, environment, device):
+                store.add_rate(rate, host=host)
+    return store.rates(host)
+
+
+def _measure(home: Home, environment: Environment, device: Literal["cpu", "cuda"]) -> list[Rate]:
+    done = subprocess.run(
+        [str(environment.python), "-m", "train", "rate", "--device", device],
+        env=child_environ(environment),
+        cwd=home.root,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    if done.returncode:
+        return []  # hours are then unknown, and the plan says so
+    report = json.loads(done.stdout)
+    moment = datetime.now(UTC)
+    return [
+        Rate(
+            device=device,
+            name=report["name"],
+            precision=row["precision"],
+            flop_per_s=row["flop_per_s"],
+            step_overhead_s=row["step_overhead_s"],
+            basis=f"training rate of this {device.upper()}, measured {moment:%Y-%m-%d}",
+            measured_at=moment,
+        )
+        for row in report["rows"]
+    ]

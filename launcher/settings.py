@@ -1,0 +1,182 @@
+"""Settings of a DPO job: a flag, else `LAUNCH_*`, else `launch.toml` here, else the user's, else the default.
+
+One field is all four: `batch_size` is `--batch-size`, `LAUNCH_BATCH_SIZE` and `batch_size` in a TOML file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from artifacts.errors import UsageProblem
+from train.config import LOSS_TYPES
+
+CLOUDS = ("local", "any", "lambda", "aws")
+
+# The names of the earlier training script, so that its configuration can be pasted in.
+EARLIER_NAMES = {
+    "sft_model_path": "model",
+    "train_data_path": "train",
+    "val_data_path": "val",
+    "num_epochs": "epochs",
+}
+
+
+def nearest(word: str, known: tuple[str, ...] | list[str]) -> str:
+    """` Did you mean X?`, or nothing."""
+    close = difflib.get_close_matches(word.casefold(), known, n=1, cutoff=0.5)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def _dollars(value: object) -> float:
+    try:
+        usd = float(str(value).strip())
+    except ValueError:
+        raise ValueError(f"{value} is not an amount; write dollars as a number, such as 5 or 2.50") from None
+    if not math.isfinite(usd) or usd <= 0:
+        raise ValueError(f"{value} cannot be spent; a budget is above 0 dollars (without one, nothing is bought)")
+    return usd
+
+
+def _cloud(value: object) -> str:
+    name = str(value).casefold()
+    if name not in CLOUDS:
+        raise ValueError(f"no cloud is called {value}; there are {', '.join(CLOUDS)}.{nearest(name, CLOUDS)}")
+    return name
+
+
+def _split(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+def _loss(value: object) -> object:
+    names = _split(value)
+    for name in names if isinstance(names, (tuple, list)) else ():  # pyright: ignore[reportUnknownVariableType]
+        if name not in LOSS_TYPES:
+            word = str(name)  # pyright: ignore[reportUnknownArgumentType]
+            raise ValueError(f"TRL knows no loss {word}.{nearest(word, LOSS_TYPES)} It has: {', '.join(LOSS_TYPES)}")
+    return names
+
+
+def flag(metavar: str | None, help_: str, default: Any = None, **bounds: Any) -> Any:
+    """A field that is also a flag; with `metavar` None it is a key of a file and a variable only."""
+    return Field(default=default, description=help_, json_schema_extra={"metavar": metavar}, **bounds)
+
+
+class Settings(BaseModel):
+    """What `launch dpo` and `launch plan dpo` share."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    requirements: Path | None = flag("FILE", "Requirement file of the calculator (hardware-requirement/1).")
+    model: str | None = flag("PATH|ID", "Stage-A model: an adapter folder, a full model folder, or a hub id.")
+    base: str | None = flag("PATH|ID", "The base under the adapter, where its folder does not say.")
+    adapter: str | None = flag("PATH|none", "The Stage-A adapter; none says that --model is merged or has none.")
+    train: Path | None = flag("FILE", "Preference pairs to train on (JSONL: prompt, chosen, rejected).")
+    val: Path | None = flag("FILE", "Pairs by which the best adapter is chosen.")
+    test: Path | None = flag("FILE", "Held-out data for the comparison of Stage A and Stage B.")
+    budget: Annotated[float, BeforeValidator(_dollars)] | None = flag(
+        "USD", "The most that all of it may cost. Without it, nothing is ever bought."
+    )
+    cloud: Annotated[Literal["local", "any", "lambda", "aws"], BeforeValidator(_cloud)] | None = flag(
+        "NAME", "Where to run: local, any, lambda, aws."
+    )
+    within: float = flag("HOURS", "An offer must be expected to finish in this time.", 24.0, gt=0, allow_inf_nan=False)
+    epochs: float | None = flag("N", "Passes over the pairs.", gt=0, allow_inf_nan=False)
+    max_steps: int | None = flag("N", "Optimizer steps, instead of epochs.", gt=0)
+    max_length: int | None = flag("N", "Tokens of prompt and completion together.", gt=0)
+    batch_size: int | None = flag("N", "Pairs an optimizer step, over all devices.", gt=0)
+    micro_batch_size: int | None = flag(None, "Pairs at once on a device; gradients are accumulated.", gt=0)
+    beta: float | None = flag("X", "How closely the policy is held to Stage A.", gt=0, allow_inf_nan=False)
+    learning_rate: float | None = flag("X", "Peak learning rate.", gt=0, allow_inf_nan=False)
+    lr_scheduler: Literal["linear", "cosine", "constant"] | None = flag(None, "Shape of the learning rate.")
+    loss_type: Annotated[tuple[str, ...], BeforeValidator(_loss)] | None = flag("A,B", "TRL's losses, mixed.")
+    loss_weights: Annotated[tuple[float, ...], BeforeValidator(_split)] | None = flag("X,Y", "One weight a loss.")
+    eval_every: int | None = flag("N", "Steps between validations.", gt=0)
+    seed: int | None = flag("N", "Seed of data order and dropout.", ge=0)
+    device: Literal["auto", "cuda", "cpu"] = flag("auto|cuda|cpu", "Device of this machine.", "auto")
+    partial: bool = flag("", "Train a part: 10% of an epoch's steps, or --max-steps.", default=False)
+    out: Path | None = flag("DIR", "Folder of the results (default: runs).")
+    name: str | None = flag("TEXT", "A name for the job.", min_length=1, max_length=80)
+    lora_r: int | None = flag(None, "Rank of a new adapter, for a model without one.", gt=0)
+    train_python: Path | None = flag(None, "Interpreter of the trainer ([train] python).")
+    pip_args: tuple[str, ...] = flag(None, "Arguments for pip when the trainer's environment is made.", ())
+
+
+_PATHS = ("requirements", "train", "val", "test", "out", "train_python")
+_PATH_OR_ID = ("model", "base", "adapter")
+USER_FILE = "settings.toml"
+
+
+def load(
+    flags: Mapping[str, Any], *, environ: Mapping[str, str] = os.environ, project: Path, user_file: Path | None = None
+) -> Settings:
+    """Settings for a command typed in `project`. Errors name the flag, variable or file and key that is wrong."""
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+
+    def take(source: Mapping[str, Any], named: str, folder: Path | None = None) -> None:
+        for name, value in source.items():
+            values[name] = _resolved(name, value, folder) if folder else value
+            origin[name] = named.format(flag=name.replace("_", "-"), variable=name.upper(), key=name)
+
+    for file in (user_file, project / "launch.toml"):
+        if file and file.exists():
+            take(_read_toml(file), f"{file}: {{key}}".replace("{file}", str(file)), file.parent)
+    take(
+        {name: environ[key] for name in Settings.model_fields if environ.get(key := f"LAUNCH_{name.upper()}")},
+        "LAUNCH_{variable}",
+    )
+    take({name: value for name, value in flags.items() if value is not None and value is not False}, "--{flag}")
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        reason = first["msg"].removeprefix("Value error, ")
+        raise UsageProblem(
+            f"{origin.get(name, name)}: {reason}", next_step="correct it and run the same command again."
+        ) from None
+
+
+def _resolved(name: str, value: Any, folder: Path) -> Any:
+    """Relative paths in a file are meant from where the file stands."""
+    if not isinstance(value, str) or name not in _PATHS + _PATH_OR_ID:
+        return value
+    path = folder / Path(value).expanduser()
+    return str(path) if name in _PATHS or path.exists() else value
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        document: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageProblem(
+            f"{file} cannot be read.", why=str(error), next_step="correct it, or move it away."
+        ) from None
+    # `train` is the data as a key and the trainer as a table; a file that needs both has the keys of the job in [dpo].
+    settings: dict[str, Any] = document.pop("dpo", {})
+    trainer: dict[str, Any] = document.pop("train") if isinstance(document.get("train"), dict) else {}
+    settings = {**document, **settings}
+    for key, name in (("python", "train_python"), ("pip_args", "pip_args")):
+        if key in trainer:
+            settings[name] = trainer.pop(key)
+    settings |= {f"train.{key}": value for key, value in trainer.items()}
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        name = EARLIER_NAMES.get(key, key)
+        if name not in Settings.model_fields:
+            known = [*Settings.model_fields, *EARLIER_NAMES]
+            raise UsageProblem(
+                f"{file}: there is no setting {key}.{nearest(key, known)}",
+                next_step=f"correct or remove {key}; `launch init` writes a commented file.",
+            )
+        found[name] = value
+    return found

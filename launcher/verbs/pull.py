@@ -1,0 +1,31 @@
+"""`launch pull`: brings a job's results home (again)."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command(name="pull")
+@click.argument("job")
+def pull_command(job: str) -> int:
+    """Bring a job's results home (again)."""
+    import os
+
+    from artifacts.errors import UsageProblem
+    from jobs import driver
+    from jobs.home import Home
+    from jobs.pull import pull
+    from jobs.store import Store
+    from launcher.console import say
+
+    home = Home.from_environment(os.environ)
+    store = Store.open(home)
+    found = store.job(job)
+    if driver.alive(home, found.id):
+        raise UsageProblem(
+            f"{found.id} is still running; its results come home when it ends.",
+            next_step=f"launch status {found.id} --watch, or launch cancel {found.id} for what there is now.",
+        )
+    pull(home, store, found)
+    say(f"Results of {found.id}, verified: {found.spec.results}")
+    return 0

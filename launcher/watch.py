@@ -1,0 +1,141 @@
+"""Watches a job until it is done. The job does not depend on it: Ctrl-C ends the watching, never the job."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from artifacts.errors import LaunchError
+from jobs import driver
+from jobs.home import Home
+from jobs.job import EXIT_CODE, Job, Outcome, State
+from jobs.store import Store
+from launcher.console import duration, money, print_document, say
+from launcher.documents import status_document
+from launcher.ledger_view import costs_by_job
+
+POLL_S = 0.5
+PLAIN_EVERY_S = 10.0
+
+INTERRUPTED = 130
+
+
+def watch_to_exit_code(home: Home, store: Store, job_id: str, *, detach: bool = False, as_json: bool = False) -> int:
+    """Watch (unless `detach`), say how it ended, and return the exit code that mirrors the outcome."""
+    if not detach:
+        try:
+            _watch(home, store, job_id)
+        except KeyboardInterrupt:
+            say(f"\nStopped watching; {job_id} goes on. `launch status {job_id} --watch` comes back to it,")
+            say(f"`launch cancel {job_id}` ends it.")
+            return INTERRUPTED
+    job = store.job(job_id)
+    if as_json:
+        print_document(status_document([job], costs_by_job(store)))
+    if detach:
+        return 0
+    _say_end(job)
+    if job.outcome is None:
+        raise LaunchError(
+            f"{job_id} lost its driver before it was done.",
+            costing="Nothing is costing money.",
+            next_step=f"launch resume {job_id}",
+        )
+    return EXIT_CODE[job.outcome]
+
+
+def watch_only(home: Home, store: Store, jobs: list[Job]) -> int:
+    """Follow the newest job that is not done. `status` never mirrors an outcome: 0 whatever it is."""
+    open_jobs = [job for job in jobs if job.state is not State.DONE]
+    if not open_jobs:
+        say("Nothing is running.")
+        return 0
+    try:
+        _watch(home, store, open_jobs[0].id)
+    except KeyboardInterrupt:
+        say(f"\nStopped watching; {open_jobs[0].id} goes on.")
+        return INTERRUPTED
+    _say_end(store.job(open_jobs[0].id))
+    return 0
+
+
+def _watch(home: Home, store: Store, job_id: str) -> None:
+    if sys.stderr.isatty():
+        _watch_live(home, store, job_id)
+    else:
+        _watch_plain(home, store, job_id)
+
+
+def _over(home: Home, job: Job) -> bool:
+    return job.state is State.DONE or not driver.alive(home, job.id)
+
+
+def _watch_plain(home: Home, store: Store, job_id: str) -> None:
+    """A line when the phase changes, and one every ten seconds of training."""
+    said, said_at = "", 0.0
+    while True:
+        job = store.job(job_id)
+        line = progress_line(job)
+        phase = str(job.state)
+        if phase != said or (line != phase and time.monotonic() - said_at >= PLAIN_EVERY_S):
+            say(f"{job_id} {line}")
+            said, said_at = phase, time.monotonic()
+        if _over(home, job):
+            return
+        time.sleep(POLL_S)  # the refresh rate of a view, nothing waits on it
+
+
+def _watch_live(home: Home, store: Store, job_id: str) -> None:
+    from rich.console import Console
+    from rich.live import Live
+
+    from launcher.live import panel
+
+    console = Console(stderr=True, highlight=False)
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        while True:
+            job = store.job(job_id)
+            live.update(panel(home, job), refresh=True)
+            if _over(home, job):
+                return
+            time.sleep(POLL_S)
+
+
+def progress_line(job: Job) -> str:
+    """`training: step 120 of 848, loss 0.412, margin 1.31, 4 min left`."""
+    words = str(job.state).replace("_", " ")
+    if job.state is State.TRAINING and job.progress:
+        progress = job.progress
+        parts = [f"step {progress.step:,} of {progress.max_steps:,}"]
+        if progress.loss is not None:
+            parts.append(f"loss {progress.loss:.3f}")
+        if progress.margin is not None:
+            parts.append(f"margin {progress.margin:.2f}")
+        if progress.eta_s is not None:
+            parts.append(f"{duration(progress.eta_s)} left")
+        return f"{words}: {', '.join(parts)}"
+    if job.phase and job.phase.total:
+        return f"{words}: {job.phase.done:,.0f} of {job.phase.total:,.0f} {job.phase.unit}"
+    return words
+
+
+def _say_end(job: Job) -> None:
+    if job.outcome is None:
+        return
+    words = {
+        Outcome.SUCCEEDED: "succeeded",
+        Outcome.BUDGET_STOPPED: "stopped at its budget; what it had learned by then is at home",
+        Outcome.FAILED: "failed",
+        Outcome.CANCELLED: "was cancelled",
+    }
+    took = duration((job.ended_at - job.created_at).total_seconds()) if job.ended_at else "unknown"
+    say(f"{job.id} {words[job.outcome]} after {took}, {money(0.0)}. Nothing is running, nothing is costing money.")
+    if job.error:
+        say(job.error)
+    for item in job.attention:
+        say(f"attention: {item.code}: {item.command}")
+    say(f"Results: {job.spec.results}")
+    if job.outcome in (Outcome.SUCCEEDED, Outcome.BUDGET_STOPPED):
+        say(f"Report: {job.spec.results / 'report.html'}")
+    else:
+        say(f"Next: launch resume {job.id}, or launch logs {job.id}")

@@ -1,0 +1,93 @@
+"""The workload of one job: the requirement's, with the flags over it, and its files found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from artifacts.errors import UsageProblem
+from launcher.settings import Settings
+from train.config import ModelRef
+from train.requirement import Adapter, DataSet, Model, Requirement, Schedule, Source, Workload
+
+
+def with_settings(requirement: Requirement, settings: Settings, folder: Path) -> Requirement:
+    """The requirement with every path absolute (relative ones are meant from `folder`) and every flag applied."""
+    workload = requirement.workload
+    training = workload.training
+    changed = {
+        name: value
+        for name in ("epochs", "batch_size", "max_length", "learning_rate", "beta")
+        if (value := getattr(settings, name)) is not None
+    }
+    schedule = Schedule.model_validate(training.model_dump() | changed | {"steps": None})
+    return requirement.model_copy(
+        update={
+            "workload": Workload(
+                method=workload.method,
+                model=_model(workload.model, settings, folder),
+                data=_data(workload.data, settings, folder),
+                training=schedule,
+            )
+        }
+    )
+
+
+def _absolute(path: str | Path, folder: Path) -> str:
+    return str((folder / Path(path).expanduser()).absolute())
+
+
+def _model(model: Model, settings: Settings, folder: Path) -> Model:
+    if settings.model is None:
+        base = model.base
+        if base.path is not None:
+            base = base.model_copy(update={"path": _absolute(base.path, folder)})
+        adapter = model.adapter
+        if adapter is not None:
+            adapter = adapter.model_copy(update={"path": _absolute(adapter.path, folder)})
+        if settings.base is not None:
+            base = _source(settings.base)
+        if settings.adapter is not None:
+            adapter = None if settings.adapter == "none" else Adapter(path=_absolute(settings.adapter, Path.cwd()))
+        return model.model_copy(update={"base": base, "adapter": adapter})
+    from train.stage_a import identify
+
+    ref = identify(settings.model, base=settings.base, adapter=settings.adapter)
+    base = _source(ref.base, ref.base_revision)
+    adapter = Adapter(path=ref.adapter) if ref.adapter else None
+    return model.model_copy(update={"base": base, "adapter": adapter})
+
+
+def _source(name: str, revision: str | None = None) -> Source:
+    if Path(name).expanduser().exists() or name.startswith((".", "/", "~")):
+        return Source(path=_absolute(name, Path.cwd()))
+    return Source(hub_id=name, revision=revision)
+
+
+def _data(data: DataSet, settings: Settings, folder: Path) -> DataSet:
+    from train.pairs import count_pairs
+
+    changed: dict[str, Any] = {"train_path": _absolute(data.train_path, folder)}
+    if data.val_path is not None:
+        changed["val_path"] = _absolute(data.val_path, folder)
+    for which, path in (("train", settings.train), ("val", settings.val)):
+        if path is not None:
+            found = path.expanduser().absolute()
+            if not found.is_file():
+                raise UsageProblem(f"There is no file {found}.", next_step=f"name the pairs with --{which} FILE.")
+            changed |= {
+                f"{which}_path": str(found),
+                f"{which}_examples": count_pairs(found),
+                f"{which}_bytes": found.stat().st_size,
+            }
+    return data.model_copy(update=changed)
+
+
+def model_ref(model: Model) -> ModelRef:
+    """Where Stage A is, checked: folders exist, weights are whole, the adapter belongs to its base."""
+    from train.stage_a import identify
+
+    base = model.base.path or str(model.base.hub_id)
+    adapter = model.adapter.path if model.adapter else "none"
+    ref = identify(base, base=base, adapter=adapter)
+    return ref.model_copy(update={"base_revision": model.base.revision})
