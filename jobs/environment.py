@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +29,11 @@ NEEDED = {
     "torch": (2, 6), "transformers": (5, 20), "trl": (1, 16), "peft": (0, 21), "datasets": (5, 0),
     "accelerate": (1, 10), "safetensors": (0, 8), "pydantic": (2, 11),
 }  # fmt: skip
+# They would put other packages, or another interpreter, under a child.
+_NOT_INHERITED = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONSTARTUP", "PIP_TARGET", "PIP_USER"}
 _WHOLE = "whole.json"
 _LOG_LINES_SHOWN = 8
+_NO_NETWORK = ("NewConnectionError", "Temporary failure in name resolution", "No matching distribution")
 
 
 @dataclass(frozen=True)
@@ -41,19 +44,17 @@ class Environment:
     pythonpath: Path
     lock: str
 
-    def variables(self, environ: Mapping[str, str] | None = None) -> dict[str, str]:
-        """The environment of a child that runs `-m train` from any folder, a user's own `train.py` in it or not."""
-        ours = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONSTARTUP"}
-        inherited = {
-            key: value for key, value in (os.environ if environ is None else environ).items() if key not in ours
-        }
-        return inherited | {
-            "PYTHONPATH": str(self.pythonpath),
-            "PYTHONSAFEPATH": "1",
-            "PYTHONUNBUFFERED": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "TOKENIZERS_PARALLELISM": "false",
-        }
+
+def child_environ(environment: Environment, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables of a child that runs `-m train` from any folder, a user's own `train.py` in it or not."""
+    inherited = os.environ if environ is None else environ
+    return {key: value for key, value in inherited.items() if key not in _NOT_INHERITED} | {
+        "PYTHONPATH": str(environment.pythonpath),
+        "PYTHONSAFEPATH": "1",
+        "PYTHONUNBUFFERED": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
 
 
 def platform_of(device: str) -> str:
@@ -72,8 +73,10 @@ def ready(home: Home, *, device: str, python: Path | None = None) -> bool:
     return python is not None or (folder_of(home, platform_of(device))[0] / _WHOLE).exists()
 
 
-def ensure(home: Home, *, device: str, python: Path | None, say: Say) -> Environment:
+def ensure(home: Home, *, device: str, python: Path | None, say: Say, pip_args: Sequence[str] = ()) -> Environment:
     """The environment for `device`: `python` checked, or the made one, installed now if it is missing.
+
+    `pip_args` go to pip as they are (an index, a constraints file).
 
     Raises:
         UsageProblem: `python` lacks a package, or pip failed; its last lines are in the message.
@@ -88,12 +91,12 @@ def ensure(home: Home, *, device: str, python: Path | None, say: Say) -> Environ
             say("waiting for another launch that is making the trainer's environment")
             guard.acquire(wait_s=float("inf"))
         with guard:
-            make(folder, lock_file(platform), say)
+            make(folder, lock_file(platform), say, pip_args)
     return Environment(_python_in(folder), trainer_copy(home), lock)
 
 
-def make(folder: Path, lock: Path, say: Say) -> None:
-    """A virtual environment in `folder` with the packages of `lock`. Whole once `whole.json` is in it, made anew if not.
+def make(folder: Path, lock: Path, say: Say, pip_args: Sequence[str] = ()) -> None:
+    """A virtual environment in `folder` with the packages of `lock`. Without its `whole.json` it is made anew.
 
     It is made in its final place, since a virtual environment cannot be moved.
     """
@@ -109,7 +112,7 @@ def make(folder: Path, lock: Path, say: Say) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         say(f"making the trainer's environment in {folder}")
         _run([sys.executable, "-m", "venv", str(folder)], log, say, mode="w")
-        pip = [str(_python_in(folder)), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
+        pip = [str(_python_in(folder)), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", *pip_args]
         _run([*pip, "-r", str(lock)], log, say, mode="a")
         beside = folder / f".{_WHOLE}"
         beside.write_text(json.dumps({"lock": lock.name, "lock_sha256": digest}))
@@ -130,9 +133,7 @@ def _python_in(folder: Path) -> Path:
 
 def _run(argv: list[str], log: Path, say: Say, *, mode: str) -> None:
     """Runs a step of the installation with its output in `log`; says the lines that show progress."""
-    unwanted = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PIP_TARGET", "PIP_USER"}
-    environ = {key: value for key, value in os.environ.items() if key not in unwanted}
-    environ["PYTHONSAFEPATH"] = "1"
+    environ = {key: value for key, value in os.environ.items() if key not in _NOT_INHERITED} | {"PYTHONSAFEPATH": "1"}
     with (
         log.open(mode) as out,
         subprocess.Popen(
@@ -162,9 +163,7 @@ def _failed(argv: list[str], log: Path) -> UsageProblem:
         remedy = (
             "install your system's venv package (Debian: apt install python3-venv), then run the same command again"
         )
-    elif any(
-        sign in text for sign in ("NewConnectionError", "Temporary failure in name resolution", "No matching distri")
-    ):
+    elif any(sign in text for sign in _NO_NETWORK):
         remedy = "check the network and pip's index settings, then run the same command again"
     else:
         remedy = (
@@ -191,7 +190,7 @@ print(json.dumps(found))
 def _check(python: Path) -> str:
     """Asks an interpreter for the versions of what the trainer needs, importing none of it."""
     remedy = "pip install what is missing there, or take [train] python out of launch.toml to use a made environment"
-    environ = {key: value for key, value in os.environ.items() if key not in {"PYTHONPATH", "PYTHONHOME"}}
+    environ = {key: value for key, value in os.environ.items() if key not in _NOT_INHERITED}
     try:
         answer = subprocess.run(
             [str(python), "-c", _ASK, *NEEDED],
