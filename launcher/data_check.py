@@ -1,4 +1,4 @@
-"""The data check before any time is spent: the trainer counts, with the model's own tokenizer, what it could not use."""
+"""The data check before any time is spent: the trainer counts what it could not use, by the model's own tokenizer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.errors import UsageProblem
-from jobs.environment import Environment, child_environ
+from jobs.environment import Environment
 from jobs.home import Home
 from launcher.request import Request
 from launcher.run_config import run_config
@@ -26,7 +26,7 @@ def check_data(
     force: bool,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """The `datacheck/1` report. Data that cannot be used ends here; so does data that would teach nothing, unless `force`."""
+    """The `datacheck/1` report. Data that cannot be used ends here; so does what teaches nothing, unless `force`."""
     say("Checking the preference pairs ...")
     with tempfile.TemporaryDirectory(dir=home.root, prefix=".check-") as folder:
         config = run_config(request, stage_a, job="check", output_dir=Path(folder), home=home)
@@ -34,7 +34,7 @@ def check_data(
         file.write_text(config.model_dump_json(by_alias=True), encoding="utf-8")
         done = subprocess.run(
             [str(environment.python), "-m", "train", "check", "--config", str(file)],
-            env=child_environ(environment),
+            env=environment.variables(),
             cwd=folder,
             capture_output=True,
             text=True,

@@ -26,8 +26,8 @@ def lines(document: dict[str, Any]) -> list[str]:
             label = f"  {label}: {measure['fact']}"
         proxy = proxy or measure["kind"] == "proxy"
         a, b = measure["stage_a"], measure["stage_b"]
-        count = (b or a or {}).get("n")
-        rows.append((label, _value(measure, a), _value(measure, b), "" if count is None else f"{count:,}"))
+        known = b if b is not None else a
+        rows.append((str(label), _value(measure, a), _value(measure, b), f"{known['n']:,}" if known else ""))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     table = [
         "  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in range(1, 4))]).rstrip() for row in rows

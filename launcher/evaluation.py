@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from jobs.evaluation import eval_config
+
 from artifacts.errors import LaunchError, UsageProblem
 from jobs import environment as trainer
-from jobs.evaluation import eval_config
 from jobs.home import Home
 from jobs.job import Job, State
 
@@ -47,12 +48,10 @@ def _evaluated(home: Home, job: Job, adapter: Path, test: Path, say: Callable[[s
         file = output.with_suffix(".config")
         file.write_text(config.model_dump_json(by_alias=True), encoding="utf-8")
         say(f"Sampling summaries of {test.name} from Stage A and from {job.id} ...")
-        environment = trainer.ensure(
-            home, device=config.execution.device, python=job.spec.train_python, pip_args=(), say=say
-        )
+        environment = trainer.ensure(home, device=config.execution.device, python=job.spec.train_python, say=say)
         done = subprocess.run(
             [str(environment.python), "-m", "train", "evaluate", "--config", str(file)],
-            env=trainer.child_environ(environment),
+            env=environment.variables(),
             cwd=folder,
             capture_output=True,
             text=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -43,7 +44,7 @@ def sparkline(values: list[float], width: int = CURVE_WIDTH) -> str:
     """The values as bars between their least and greatest, averaged into at most `width` columns."""
     if len(values) > width:
         edges = [round(i * len(values) / width) for i in range(width + 1)]
-        values = [sum(part) / len(part) for a, b in zip(edges, edges[1:], strict=False) if (part := values[a:b])]
+        values = [sum(part) / len(part) for a, b in pairwise(edges) if (part := values[a:b])]
     low, high = min(values), max(values)
     span = (high - low) or 1.0
     return "".join(_BARS[min(len(_BARS) - 1, int((value - low) / span * len(_BARS)))] for value in values)

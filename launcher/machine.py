@@ -1,3 +1,5 @@
+# pyright: reportUnknownMemberType=false
+# (the NVML bindings have no types)
 """This machine as a catalogue: what it offers at $0."""
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ def host_name() -> str:
 
 def gpus() -> list[tuple[str, float]]:
     """Name and memory (GiB) of each NVIDIA GPU here, read through NVML; empty where there is no driver."""
-    import pynvml  # pyright: ignore[reportMissingTypeStubs]
+    import pynvml
 
     try:
         pynvml.nvmlInit()
@@ -73,12 +75,19 @@ def cores() -> int:
 
 def offers(folder: Path, device: str = "auto") -> list[Offer]:
     """One offer with this machine's GPUs, where it has any, and one with its CPU alone. `device` narrows them."""
-    shared = {"cloud": "local", "ram_gib": memory_gib(), "cores": cores(), "disk_gib": free_disk_gib(folder)}
+    cpu = Offer(
+        cloud="local",
+        instance_type=f"{host_name()} (CPU)",
+        ram_gib=memory_gib(),
+        cores=cores(),
+        disk_gib=free_disk_gib(folder),
+    )
     found: list[Offer] = []
     cards = gpus() if device in ("auto", "cuda") else []
     if cards:
         name, vram = min(cards, key=lambda card: card[1])
-        found.append(Offer(instance_type=host_name(), gpus=len(cards), gpu=name, vram_gib=vram, **shared))
+        card = {"instance_type": host_name(), "gpus": len(cards), "gpu": name, "vram_gib": vram}
+        found.append(cpu.model_copy(update=card))
     if device in ("auto", "cpu"):
-        found.append(Offer(instance_type=f"{host_name()} (CPU)", **shared))
+        found.append(cpu)
     return found

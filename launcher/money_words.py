@@ -10,6 +10,6 @@ def no_budget_line(settings: Settings) -> str | None:
     if settings.budget is not None or settings.cloud in (None, "local"):
         return None
     return (
-        f"--cloud {settings.cloud} without --budget buys nothing, so this runs on this machine. What it would cost there "
-        "is not known: this version has no catalogue of prices."
+        f"--cloud {settings.cloud} without --budget buys nothing, so this runs on this machine. What it would cost "
+        "there is not known: this version has no catalogue of prices."
     )

@@ -62,7 +62,7 @@ def plan(
             )
             for option in requirement.options
             for offer in offers
-            if (offer.cloud == "local" if free else cloud in (None, "any", offer.cloud))
+            if (_is_free(offer) if free else cloud in (None, "any", offer.cloud))
             if (option.device == "cpu") == (offer.gpus == 0)
         ),
         key=_rank,
@@ -79,6 +79,10 @@ def plan(
         offers=tuple(ranked),
         chosen=best and Chosen(offer=0, reason=_reason(best, ranked)),
     )
+
+
+def _is_free(offer: Offer) -> bool:
+    return offer.cloud == "local" and offer.price_per_hour == 0
 
 
 def rate_for(option: Option, rates: Sequence[Rate]) -> Rate | None:

@@ -59,7 +59,7 @@ def _key(name: str, found: Mapping[str, str], example: str, comment: str) -> str
 def toml(found: Mapping[str, str]) -> str:
     """The text of a launch.toml: what was found is set, the rest stands commented with its default."""
     # With a requirement file the model stands there; naming it twice would only let the two disagree.
-    model = {} if "requirements" in found else found
+    model: Mapping[str, str] = {} if "requirements" in found else found
     parts = [
         "# Settings of `launch dpo` in this folder. A flag wins over a LAUNCH_* variable, and that over this file.\n",
         _key("requirements", found, "requirement.json", "The hardware requirement calculator's output."),

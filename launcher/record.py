@@ -47,9 +47,7 @@ def check_out_folder(out: Path | None) -> Path:
     return folder
 
 
-def record(
-    request: Request, plan: Plan, stage_a: ModelRef, home: Home, store: Store, out: Path, *, data_report: dict[str, Any]
-) -> Job:
+def record(request: Request, plan: Plan, stage_a: ModelRef, home: Home, store: Store, out: Path) -> Job:
     """A job in state `queued`. Nothing is left behind where it cannot be recorded."""
     job_id = store.next_job_id()
     while (out / job_id).exists():  # of another state folder, or of a job that was forgotten

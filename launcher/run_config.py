@@ -44,7 +44,9 @@ def run_config(
     return RunConfig(
         job=job,
         model=stage_a,
-        data=Data(train=Path(workload.data.train_path), val=workload.data.val_path and Path(workload.data.val_path)),
+        data=Data(
+            train=Path(workload.data.train_path), val=Path(workload.data.val_path) if workload.data.val_path else None
+        ),
         training=Training(
             epochs=schedule.epochs,
             max_steps=max_steps,

@@ -9,7 +9,7 @@ import difflib
 import math
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -107,7 +107,6 @@ class Settings(BaseModel):
     name: str | None = flag("TEXT", "A name for the job.", min_length=1, max_length=80)
     lora_r: int | None = flag(None, "Rank of a new adapter, for a model without one.", gt=0)
     train_python: Path | None = flag(None, "Interpreter of the trainer ([train] python).")
-    pip_args: tuple[str, ...] = flag(None, "Arguments for pip when the trainer's environment is made.", ())
 
 
 _PATHS = ("requirements", "train", "val", "test", "out", "train_python")
@@ -122,19 +121,19 @@ def load(
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
 
-    def take(source: Mapping[str, Any], named: str, folder: Path | None = None) -> None:
+    def take(source: Mapping[str, Any], named: Callable[[str], str], folder: Path | None = None) -> None:
         for name, value in source.items():
             values[name] = _resolved(name, value, folder) if folder else value
-            origin[name] = named.format(flag=name.replace("_", "-"), variable=name.upper(), key=name)
+            origin[name] = named(name)
 
     for file in (user_file, project / "launch.toml"):
         if file and file.exists():
-            take(_read_toml(file), f"{file}: {{key}}".replace("{file}", str(file)), file.parent)
+            take(_read_toml(file), _in_file(file), file.parent)
     take(
         {name: environ[key] for name in Settings.model_fields if environ.get(key := f"LAUNCH_{name.upper()}")},
-        "LAUNCH_{variable}",
+        lambda name: f"LAUNCH_{name.upper()}",
     )
-    take({name: value for name, value in flags.items() if value is not None and value is not False}, "--{flag}")
+    take({name: value for name, value in flags.items() if value is not None and value is not False}, _as_flag)
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
@@ -144,6 +143,14 @@ def load(
         raise UsageProblem(
             f"{origin.get(name, name)}: {reason}", next_step="correct it and run the same command again."
         ) from None
+
+
+def _as_flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _in_file(file: Path) -> Callable[[str], str]:
+    return lambda name: f"{file}: {name}"
 
 
 def _resolved(name: str, value: Any, folder: Path) -> Any:
@@ -165,9 +172,8 @@ def _read_toml(file: Path) -> dict[str, Any]:
     settings: dict[str, Any] = document.pop("dpo", {})
     trainer: dict[str, Any] = document.pop("train") if isinstance(document.get("train"), dict) else {}
     settings = {**document, **settings}
-    for key, name in (("python", "train_python"), ("pip_args", "pip_args")):
-        if key in trainer:
-            settings[name] = trainer.pop(key)
+    if "python" in trainer:
+        settings["train_python"] = trainer.pop("python")
     settings |= {f"train.{key}": value for key, value in trainer.items()}
     found: dict[str, Any] = {}
     for key, value in settings.items():

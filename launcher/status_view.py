@@ -83,8 +83,8 @@ def in_full(job: Job, costs: dict[str, float]) -> list[str]:
         "error": job.error,
     }
     lines = [f"{name:<10} {value}" for name, value in facts.items() if value is not None]
-    for item in job.attention:
-        lines.append(
-            f"attention  {item.code}" + (", still costing money" if item.costing else "") + f": {item.command}"
-        )
+    lines += [
+        f"attention  {item.code}" + (", still costing money" if item.costing else "") + f": {item.command}"
+        for item in job.attention
+    ]
     return lines

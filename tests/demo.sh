@@ -3,12 +3,13 @@
 set -eu
 launch="$(pwd)/.venv/bin/launch"
 folder="${DEMO_FOLDER:-demo}"
-rm -rf "$folder"
 
 say() { printf '\n$ %s\n' "$*"; }
 
-say launch demo "$folder"
-"$launch" demo "$folder"
+if [ ! -f "$folder/launch.toml" ]; then
+  say launch demo "$folder"
+  "$launch" demo "$folder"
+fi
 cd "$folder"
 say launch dpo --yes
 "$launch" dpo --yes --name demo

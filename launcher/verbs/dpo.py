@@ -55,7 +55,7 @@ def dpo_command(yes: bool, detach: bool, dry_run: bool, force: bool, as_json: bo
     stage_a = model_ref(request.requirement.workload.model)
 
     environment = _environment(request, home, yes=yes)
-    report = check_data(request, stage_a, home, environment, force=force, say=say)
+    check_data(request, stage_a, home, environment, force=force, say=say)
     plan = make_plan(request, home, store, environment, say)
     if plan.choice is None:
         raise NothingFits(
@@ -74,7 +74,7 @@ def dpo_command(yes: bool, detach: bool, dry_run: bool, force: bool, as_json: bo
     if not yes and not ask("Start it?"):
         raise Declined("Not started. Nothing was recorded, and nothing costs anything.")
 
-    job = record(request, plan, stage_a, home, store, out, data_report=report)
+    job = record(request, plan, stage_a, home, store, out)
     driver.spawn(home, job.id)
     if detach:
         say(f"{job.id} runs on its own. `launch status {job.id}` shows it, `launch logs {job.id} --follow` follows it.")
@@ -94,4 +94,4 @@ def _environment(request: Request, home: Home, *, yes: bool) -> Environment:
         yes or ask(f"The trainer's environment (PyTorch, TRL) is made once, under {home.environments}. Make it?")
     ):
         raise Declined("Without its environment the trainer cannot run. Nothing was recorded.")
-    return trainer.ensure(home, device=device, python=settings.train_python, pip_args=settings.pip_args, say=say)
+    return trainer.ensure(home, device=device, python=settings.train_python, say=say)

@@ -1,0 +1,111 @@
+"""Settings: flag, then variable, then launch.toml, then the user's file; every wrong value is named with its source."""
+
+from pathlib import Path
+
+import pytest
+
+from artifacts.errors import UsageProblem
+from launcher.settings import Settings, load
+
+
+def settings(
+    tmp_path: Path, toml: str | None = None, environ: dict[str, str] | None = None, **flags: object
+) -> Settings:
+    if toml is not None:
+        (tmp_path / "launch.toml").write_text(toml, encoding="utf-8")
+    return load(flags, environ=environ or {}, project=tmp_path)
+
+
+def test_a_flag_wins_over_a_variable_over_the_project_over_the_user(tmp_path: Path) -> None:
+    user = tmp_path / "user.toml"
+    user.write_text("epochs = 1\nbeta = 0.1\nseed = 1\nbatch_size = 1\n")
+    (tmp_path / "launch.toml").write_text("epochs = 2\nbeta = 0.2\nseed = 2\n")
+    environ = {"LAUNCH_EPOCHS": "3", "LAUNCH_BETA": "0.3"}
+    found = load({"epochs": "4"}, environ=environ, project=tmp_path, user_file=user)
+    assert (found.epochs, found.beta, found.seed, found.batch_size) == (4.0, 0.3, 2, 1)
+
+
+def test_the_earlier_scripts_names_are_taken(tmp_path: Path) -> None:
+    found = settings(
+        tmp_path,
+        'sft_model_path = "org/model"\ntrain_data_path = "t.jsonl"\nval_data_path = "v.jsonl"\nnum_epochs = 2\n'
+        'batch_size = 1\nlearning_rate = 5e-6\nlora_r = 16\nmax_length = 512\ndevice = "cpu"\n',
+    )
+    assert found.model == "org/model"
+    assert found.train == tmp_path / "t.jsonl"
+    assert (found.epochs, found.lora_r, found.device) == (2.0, 16, "cpu")
+
+
+def test_paths_in_a_file_are_meant_from_where_the_file_stands(tmp_path: Path) -> None:
+    (tmp_path / "stage a").mkdir()
+    found = settings(tmp_path, 'model = "stage a"\nbase = "org/base"\nout = "results"\n')
+    assert found.model == str(tmp_path / "stage a")
+    assert found.base == "org/base"
+    assert found.out == tmp_path / "results"
+
+
+def test_the_trainers_interpreter_stands_in_a_table_and_the_data_in_another(tmp_path: Path) -> None:
+    found = settings(tmp_path, '[dpo]\ntrain = "pairs.jsonl"\n[train]\npython = "/opt/python"\n')
+    assert found.train == tmp_path / "pairs.jsonl"
+    assert found.train_python == Path("/opt/python")
+
+
+@pytest.mark.parametrize("budget", ["0", "-3", "nan", "inf", "5€", "five", ""])
+def test_a_budget_that_cannot_be_spent_is_refused(tmp_path: Path, budget: str) -> None:
+    with pytest.raises(UsageProblem, match="--budget: ") as caught:
+        settings(tmp_path, budget=budget)
+    assert caught.value.exit_code == 2
+
+
+def test_an_unknown_cloud_gets_the_nearest_name(tmp_path: Path) -> None:
+    with pytest.raises(UsageProblem, match=r"Did you mean lambda\?"):
+        settings(tmp_path, cloud="lamda")
+
+
+def test_a_loss_that_trl_does_not_know_gets_the_nearest_name(tmp_path: Path) -> None:
+    with pytest.raises(UsageProblem, match=r"--loss-type: TRL knows no loss sigmod. Did you mean sigmoid\?"):
+        settings(tmp_path, loss_type="sigmod,sft")
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ({"epochs": "0"}, "--epochs"),
+        ({"epochs": "nan"}, "--epochs"),
+        ({"max_steps": "-1"}, "--max-steps"),
+        ({"batch_size": "2.5"}, "--batch-size"),
+        ({"beta": "inf"}, "--beta"),
+        ({"within": "0"}, "--within"),
+        ({"device": "tpu"}, "--device"),
+        ({"name": ""}, "--name"),
+    ],
+)
+def test_a_wrong_value_is_named_by_its_flag(tmp_path: Path, flags: dict[str, str], named: str) -> None:
+    with pytest.raises(UsageProblem, match=named):
+        settings(tmp_path, None, None, **flags)
+
+
+def test_a_wrong_value_in_a_variable_or_a_file_is_named_by_it(tmp_path: Path) -> None:
+    with pytest.raises(UsageProblem, match="LAUNCH_SEED: "):
+        settings(tmp_path, None, {"LAUNCH_SEED": "x"})
+    with pytest.raises(UsageProblem, match=r"launch\.toml: max_length: "):
+        settings(tmp_path, "max_length = 0\n")
+
+
+def test_an_unknown_key_gets_the_nearest_name(tmp_path: Path) -> None:
+    with pytest.raises(UsageProblem, match=r"no setting bach_size. Did you mean batch_size\?"):
+        settings(tmp_path, "bach_size = 2\n")
+
+
+@pytest.mark.parametrize("content", [b"epochs = ", b"\xff\xfe", b"[dpo\n"])
+def test_a_file_that_is_not_toml_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "launch.toml").write_bytes(content)
+    with pytest.raises(UsageProblem, match=r"launch\.toml cannot be read"):
+        settings(tmp_path)
+
+
+def test_a_folder_name_with_braces_is_only_a_name(tmp_path: Path) -> None:
+    folder = tmp_path / "a {b} {0}"
+    folder.mkdir()
+    with pytest.raises(UsageProblem, match=r"a \{b\} \{0\}"):
+        settings(folder, "epochs = -1\n")
