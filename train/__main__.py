@@ -1,0 +1,91 @@
+"""`python -m train dpo|check|evaluate|rate`: the trainer's command line, as a driver or a person calls it."""
+
+from __future__ import annotations
+
+import time
+
+_STARTED = time.monotonic()
+
+import argparse  # noqa: E402
+import os  # noqa: E402
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import TypeVar  # noqa: E402
+
+from pydantic import BaseModel, ValidationError  # noqa: E402
+
+from train.config import EvalConfig, RunConfig  # noqa: E402
+from train.errors import InputError, TrainError  # noqa: E402
+
+QUIET = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "WANDB_MODE": "disabled",
+    "BITSANDBYTES_NOWELCOME": "1",
+}
+"""No library calls home, and none writes where the log is. Set before any of them is imported."""
+
+Document = TypeVar("Document", bound=BaseModel)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    os.environ.update(QUIET)
+    parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, what in (
+        ("dpo", "train"),
+        ("check", "look at the data, train nothing"),
+        ("evaluate", "compare two adapters"),
+    ):
+        command = commands.add_parser(name, help=what)
+        command.add_argument("--config", type=Path, required=True, metavar="FILE")
+        if name == "dpo":
+            command.add_argument("--stop-on-eof", action="store_true", help="end when standard input ends")
+    rate = commands.add_parser("rate", help="measure how fast this machine trains")
+    rate.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    given = parser.parse_args(arguments)
+    try:
+        return _dispatch(given)
+    except TrainError as problem:
+        print(problem, file=sys.stderr)
+        return problem.exit_code
+
+
+def _dispatch(given: argparse.Namespace) -> int:
+    if given.command == "rate":
+        from train import rate
+
+        return rate.run(given.device)
+    if given.command == "evaluate":
+        config = read(given.config, EvalConfig)
+        from train import evaluate
+
+        return evaluate.run(config)
+    config = read(given.config, RunConfig)
+    if given.command == "check":
+        from train import check
+
+        return check.run(config)
+    from train import dpo
+
+    return dpo.run(config, started=_STARTED, stop_on_eof=given.stop_on_eof)
+
+
+def read(path: Path, kind: type[Document]) -> Document:
+    """The document in `path`. Raises InputError that names the file and each key that is wrong."""
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except OSError as problem:
+        raise InputError(f"{path} cannot be read", str(problem), "check --config") from problem
+    except ValidationError as problem:
+        wrong = [
+            f"{'.'.join(str(part) for part in each['loc']) or 'the file'}: {each['msg']}" for each in problem.errors()
+        ]
+        raise InputError(f"{path} is not a configuration", "\n".join(wrong), "correct these keys") from problem
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,244 @@
+# pyright: basic
+"""One DPO run, top to bottom: `python -m train dpo --config run.json`."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import errno
+import fcntl
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from train.config import LOSS_TYPES, End, RunConfig, Training
+from train.errors import InputError, TrainError
+
+
+def run(config: RunConfig, *, started: float, stop_on_eof: bool = False) -> int:
+    """Trains, and says in `end.json` how it ended. `started`: the process's start on the monotonic clock.
+
+    Returns the exit code; raises TrainError (after `end.json`), and whatever a defect raises.
+    """
+    from train.stop import Stop
+
+    stop = Stop(started, config.max_seconds)
+    stop.install()
+    if stop_on_eof:
+        stop.watch_stdin()
+    check_settings(config.training)
+    with held(config.output_dir):
+        try:
+            end = _train(config, stop, started)
+        except BaseException as problem:
+            problem = _as_disk_full(problem)
+            with contextlib.suppress(OSError):
+                _write_end(config, _error_end(config, problem, started))
+            if isinstance(problem, TrainError):
+                raise problem from problem.__cause__
+            raise
+        _write_end(config, end)
+    return 0
+
+
+def _train(config: RunConfig, stop: Any, started: float) -> End:
+    import torch
+
+    from train import checkpoint
+    from train.course import VAL_PAIRS, Course, say
+    from train.gate import pass_gate
+    from train.journal import Journal
+    from train.model import load_stage_a, load_tokenizer
+    from train.reference import ReferenceCache
+    from train.trainer import StageBTrainer
+
+    if config.execution.threads is not None:
+        torch.set_num_threads(config.execution.threads)
+
+    # The data, as training will see it.
+    tokenizer = load_tokenizer(config.model)
+    rows = _prepare(config.data.train, tokenizer, config.training.max_length)
+    val_rows = _prepare(config.data.val, tokenizer, config.training.max_length, VAL_PAIRS) if config.data.val else None
+    _write_data_report(config, rows, val_rows)
+    if not rows.rows:
+        raise InputError(
+            f"{config.data.train} has no pair that can be trained on", "every one was left out; data.json says why"
+        )
+    steps = step_count(config.training, len(rows.rows))
+    say(f"{len(rows.rows)} pairs, {steps} steps of {config.training.batch_size}" + (
+        f"; validation on {len(val_rows.rows)} pairs" if val_rows else "; no validation: the best adapter is the last"
+    ))  # fmt: skip
+
+    # The model, and a checkpoint of this very run where there is one.
+    stage_a = load_stage_a(config.model, config.execution, config.training)
+    identity = run_identity(config, stage_a, rows.rows, val_rows.rows if val_rows else [])
+    checkpoints = config.output_dir / "checkpoints"
+    for name in checkpoint.sweep(checkpoints):
+        say(f"removed {name}: a killed run left it half-done")
+    resumed = checkpoint.newest_whole(checkpoints)
+    if resumed is not None:
+        _refuse_other_run(checkpoint.read_document(resumed, "identity.json"), identity, resumed)
+
+    # The trainer, and the gate: with Stage A's weights, whether or not a checkpoint follows.
+    cache = ReferenceCache(config.reference_cache, stage_a.key)
+    trainer = StageBTrainer(config, stage_a, cache, rows.rows, val_rows.rows if val_rows else [], steps)
+    trainer.identity = identity
+    pass_gate(trainer, stage_a, rows.rows[:1])
+    say(f"the gate is passed: policy and reference are Stage A ({stage_a.precision}, {len(cache)} references known)")
+
+    # The run.
+    journal = Journal(config.output_dir / "metrics.jsonl")
+    journal.cut_back(checkpoint.step_of(resumed) if resumed else -1)
+    course = Course(config, trainer, journal, stop, steps)
+    step = 0
+    if resumed is not None:
+        course.resume(checkpoint.read_document(resumed, "progress.json"))
+        step = checkpoint.step_of(resumed)
+        say(f"resuming after step {step}")
+    early = stop.reason() if step < steps else None
+    if early is None:
+        trainer.add_callback(course)
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        step = trainer.state.global_step
+        course.keep_last()
+    stop.settled()
+    reason = early or course.stopped_by or ("max_steps" if config.training.max_steps else "finished")
+    say(f"ended after step {step} of {steps}: {reason}")
+    return End(
+        reason=reason, step=step, max_steps=steps, best_step=course.best_step, seconds=time.monotonic() - started
+    )  # fmt: skip
+
+
+def check_settings(training: Training) -> None:
+    """Raises InputError for what TRL would only find at the first step, or never."""
+    for name in training.loss_type:
+        if name not in LOSS_TYPES:
+            near = difflib.get_close_matches(name, LOSS_TYPES, n=3, cutoff=0.4) or LOSS_TYPES
+            raise InputError(
+                f"There is no loss {name!r}", f"near to it: {', '.join(near)}", "set --loss-type to one of them"
+            )
+    if not training.loss_type:
+        raise InputError("loss_type is empty", "", "set --loss-type, for instance to sigmoid")
+    if training.loss_weights is not None and len(training.loss_weights) != len(training.loss_type):
+        raise InputError(
+            f"{len(training.loss_weights)} loss_weights for {len(training.loss_type)} losses",
+            f"loss_type is {','.join(training.loss_type)}",
+            "give one weight a loss: --loss-weights",
+        )
+    if "exo_pair" in training.loss_type and training.label_smoothing <= 0:
+        raise InputError("exo_pair needs label_smoothing above 0", "its paper recommends 0.001", "set label_smoothing")
+    micro = training.micro_batch_size or training.batch_size
+    if training.batch_size % micro:
+        raise InputError(
+            f"batch_size {training.batch_size} is not divisible by micro_batch_size {micro}",
+            "a step is a whole number of micro-batches",
+            "change one of them",
+        )
+
+
+def step_count(training: Training, pairs: int) -> int:
+    """Optimizer steps: `max_steps`, or the epochs' worth of ceil(pairs / batch_size)."""
+    return training.max_steps or math.ceil(training.epochs * math.ceil(pairs / training.batch_size))
+
+
+def run_identity(config: RunConfig, stage_a: Any, rows: list[Any], val_rows: list[Any]) -> dict[str, Any]:
+    """What must be the same for a checkpoint to continue the run. Paths, threads and memory options may differ."""
+    return {
+        "model": stage_a.key,
+        "precision": stage_a.precision,
+        "quantization": stage_a.quantization,
+        "data.train": _digest(rows),
+        "data.val": _digest(val_rows),
+        **{f"training.{key}": value for key, value in config.training.model_dump(mode="json").items()},
+    }
+
+
+def _refuse_other_run(theirs: dict[str, Any], ours: dict[str, Any], folder: Path) -> None:
+    differing = [key for key in ours if theirs.get(key) != ours[key]]
+    if differing:
+        said = "; ".join(f"{key} was {theirs.get(key)}, is {ours[key]}" for key in differing[:4])
+        raise InputError(
+            f"{folder} is of another run",
+            said,
+            "start in another output folder, or remove the checkpoints to train from the beginning",
+        )
+
+
+def _digest(rows: list[Any]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps([row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]]).encode())
+    return digest.hexdigest()
+
+
+def _prepare(path: Path, tokenizer: Any, max_length: int, limit: int | None = None) -> Any:
+    from train.tokens import prepare
+
+    return prepare(path, tokenizer, max_length, limit=limit)
+
+
+def _write_data_report(config: RunConfig, rows: Any, val_rows: Any) -> None:
+    from train.checkpoint import replace_synced
+
+    report = {
+        "train": rows.report.model_dump(mode="json"),
+        "val": val_rows.report.model_dump(mode="json") if val_rows else None,
+    }
+    replace_synced(config.output_dir / "data.json", json.dumps(report, indent=1).encode())
+
+
+@contextlib.contextmanager
+def held(output_dir: Path) -> Iterator[None]:
+    """The output folder, for one trainer at a time; the lock goes with the process."""
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        lock = os.open(output_dir / "trainer.lock", os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as problem:
+        raise InputError(f"{output_dir} cannot be written", str(problem), "choose another folder: --out") from problem
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as problem:
+            raise InputError(
+                f"Another trainer is at work in {output_dir}", "it holds trainer.lock", "wait for it: launch status"
+            ) from problem
+        yield
+    finally:
+        os.close(lock)
+
+
+def _as_disk_full(problem: BaseException) -> BaseException:
+    """A TrainError that says so, where a full disk is at the bottom. Tokenizers raise a bare Exception for it."""
+    cause: BaseException | None = problem
+    while cause is not None:
+        full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or "No space left on device" in str(cause):
+            error = TrainError(
+                "The disk is full", str(cause), "free some space, then: launch resume (the last checkpoint is kept)"
+            )
+            error.__cause__ = problem
+            return error
+        cause = cause.__cause__ or cause.__context__
+    return problem
+
+
+def _error_end(config: RunConfig, problem: BaseException, started: float) -> End:
+    from train.journal import Journal
+
+    step, max_steps = 0, 0
+    for line in Journal(config.output_dir / "metrics.jsonl").lines():
+        step, max_steps = line.step, getattr(line, "max_steps", max_steps)
+    message = str(problem) if isinstance(problem, TrainError) else f"{type(problem).__name__}: {problem}"
+    seconds = time.monotonic() - started
+    return End(reason="error", step=step, max_steps=max_steps, message=message, seconds=seconds)
+
+
+def _write_end(config: RunConfig, end: End) -> None:
+    from train.checkpoint import replace_synced
+
+    replace_synced(config.output_dir / "end.json", end.model_dump_json(by_alias=True, indent=1).encode())

@@ -1,0 +1,324 @@
+# pyright: basic
+"""TRL's DPOTrainer, with references by content, checkpoints without pickles, and a line a step."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from transformers.trainer import TRAINER_STATE_NAME
+from trl import DPOConfig, DPOTrainer
+
+from train import checkpoint, random_state
+from train.config import RunConfig
+from train.errors import TrainError
+from train.model import StageA
+from train.reference import ReferenceCache, pair_key
+
+ADAPTER, OPTIMIZER, RANDOM = "adapter_model.safetensors", "optimizer.safetensors", "random.safetensors"
+Row = dict[str, list[int]]
+
+
+@dataclass
+class Tally:
+    """What the pairs of one step, or of one validation pass, came to."""
+
+    beta: float
+    losses: list[tuple[float, int]] = field(default_factory=list)
+    rewards: list[tuple[float, float]] = field(default_factory=list)
+    logps: list[tuple[float, float]] = field(default_factory=list)
+    tokens: int = 0
+    reference_seconds: float = 0.0
+    loss_seconds: float = 0.0
+    training_seconds: float = 0.0
+    """Of forward, backward and the reference together."""
+
+    def add(
+        self, loss: float, logps: Sequence[tuple[float, float]], refs: Sequence[tuple[float, float]], tokens: int
+    ) -> None:
+        self.losses.append((loss, len(logps)))
+        self.logps += logps
+        self.rewards += [
+            (self.beta * (chosen - ref_chosen), self.beta * (rejected - ref_rejected))
+            for (chosen, rejected), (ref_chosen, ref_rejected) in zip(logps, refs, strict=True)
+        ]
+        self.tokens += tokens
+
+    def means(self) -> dict[str, float]:
+        """The fields that a train line and a validation line share."""
+        pairs = len(self.rewards)
+        return {
+            "rewards_chosen": math.fsum(chosen for chosen, _ in self.rewards) / pairs,
+            "rewards_rejected": math.fsum(rejected for _, rejected in self.rewards) / pairs,
+            "margin": math.fsum(chosen - rejected for chosen, rejected in self.rewards) / pairs,
+            "accuracy": sum(chosen > rejected for chosen, rejected in self.rewards) / pairs,
+            "logps_chosen": math.fsum(chosen for chosen, _ in self.logps) / pairs,
+            "logps_rejected": math.fsum(rejected for _, rejected in self.logps) / pairs,
+        }
+
+    @property
+    def loss(self) -> float:
+        return math.fsum(loss * pairs for loss, pairs in self.losses) / len(self.rewards)
+
+
+class StageBTrainer(DPOTrainer):
+    """Trains the adapter `default` against Stage A, which is the adapter `ref` or the adapter switched off."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        stage_a: StageA,
+        cache: ReferenceCache,
+        rows: list[Row],
+        val_rows: list[Row],
+        steps: int,
+    ) -> None:
+        self.cache = cache
+        self.tally = Tally(config.training.beta)
+        self.identity: dict[str, Any] = {}
+        self.progress: Callable[[], dict[str, Any]] = dict
+        self.on_step_logged: Callable[[dict[str, float], Tally], None] = lambda *_: None
+        self.on_validated: Callable[[Tally, float], None] = lambda *_: None
+        super().__init__(
+            model=stage_a.model,
+            args=arguments(config, stage_a.precision, steps),
+            train_dataset=Dataset.from_list(rows),
+            eval_dataset=Dataset.from_list(val_rows) if val_rows else None,
+            processing_class=stage_a.tokenizer,
+            peft_config=stage_a.new_lora,
+        )
+        self.precompute_ref_logps = True  # batches carry the reference; with the argument, all would be computed now
+        self._restore_fp32_adapter()
+
+    def _restore_fp32_adapter(self) -> None:
+        """TRL casts a quantized model's adapter to bf16, in which AdamW's small steps round to nothing."""
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad and parameter.dtype != torch.float32:
+                stage_a = name.replace(".default.", ".ref.")
+                source = self.model.get_parameter(stage_a) if "ref" in self.model.peft_config else parameter
+                parameter.data = source.data.detach().clone().float()
+
+    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        return dataset  # tokenized and cut already, by the module that counted what the cut left
+
+    # ---- the loss of one batch ----
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
+        """As TRL's, on `inputs` completed with reference log-probabilities; the pairs are added to the tally."""
+        started = time.perf_counter()
+        if "ref_chosen_logps" not in inputs:
+            inputs["ref_chosen_logps"], inputs["ref_rejected_logps"] = self._references(inputs)
+        referenced = time.perf_counter()
+        sums: list[torch.Tensor] = []
+
+        def recording(**kwargs: Any) -> Any:
+            outputs = model(**kwargs)
+            length = inputs["completion_mask"].size(1) - 1
+            sums.append(outputs.log_probs[:, -length:].detach().sum(dim=1))
+            return outputs
+
+        loss = super()._compute_loss(recording, inputs, return_outputs)
+        value = float(loss)
+        if not math.isfinite(value):
+            raise TrainError(
+                f"The loss is {value} after step {self.state.global_step}",
+                "the run has diverged or a weight is not a number; the last checkpoint is kept",
+                "lower the learning rate, or use bf16 or fp32",
+            )
+        logps = _pairs(*sums[0].float().chunk(2))
+        refs = _pairs(inputs["ref_chosen_logps"], inputs["ref_rejected_logps"])
+        self.tally.add(value, logps, refs, int(inputs["attention_mask"].sum()))
+        self.tally.reference_seconds += referenced - started
+        self.tally.loss_seconds += time.perf_counter() - referenced
+        return loss
+
+    def _references(self, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The reference's sums for the pairs of a batch: from the cache, and into it where they were missing."""
+        keys = batch_keys(inputs)
+        missing = [i for i, key in enumerate(keys) if self.cache.get(key) is None]
+        if missing:
+            select = missing + [len(keys) + i for i in missing]
+            part = {name: value[select] for name, value in inputs.items() if isinstance(value, torch.Tensor)}
+            found = _pairs(*self.compute_ref_log_probs(self.model, part))
+            if not all(math.isfinite(value) for pair in found for value in pair):
+                raise TrainError(
+                    "Stage A gives a log-probability that is not finite", "its weights or precision are unsound"
+                )
+            self.cache.put({keys[i]: values for i, values in zip(missing, found, strict=True)})
+        values = [self.cache.get(key) for key in keys]
+        table = torch.tensor(values, dtype=torch.float32, device=inputs["input_ids"].device)
+        return table[:, 0], table[:, 1]
+
+    def loss_against_fresh_reference(self, rows: list[Row]) -> tuple[torch.Tensor, Tally]:
+        """The loss, ready for a backward pass, of `rows` against a reference computed in the same batch."""
+        inputs = self._prepare_inputs(self.data_collator(rows))
+        kept, self.tally = self.tally, Tally(self.beta)
+        try:
+            self.model.train()
+            chosen, rejected = self.compute_ref_log_probs(self.model, inputs)
+            inputs |= {"ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
+            with self.compute_loss_context_manager():
+                loss = self._compute_loss(self.model, inputs, return_outputs=False)
+            self._metrics["train"].clear()
+            self._total_train_tokens = 0
+            return loss, self.tally
+        finally:
+            self.tally = kept
+
+    # ---- lines ----
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Hands a step's numbers on, and begins the next tally. The trainer's own log history stays empty."""
+        self._metrics["train"].clear()
+        self._metrics["eval"].clear()
+        if "grad_norm" in logs:
+            self.on_step_logged(logs, self.tally)
+            self.tally = Tally(self.beta)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        started = time.perf_counter()
+        loss = super().training_step(*args, **kwargs)
+        self.tally.training_seconds += time.perf_counter() - started
+        return loss
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """A validation pass, handed on. It draws no random number of the training's."""
+        kept, self.tally = self.tally, Tally(self.beta)
+        started = time.perf_counter()
+        try:
+            with torch.random.fork_rng():
+                metrics = super().evaluate(*args, **kwargs)
+            self.on_validated(self.tally, time.perf_counter() - started)
+        finally:
+            self.tally = kept
+        self.model.train()
+        return metrics
+
+    # ---- checkpoints ----
+
+    def adapter_tensors(self, name: str = "default") -> dict[str, torch.Tensor]:
+        """An adapter's tensors on the CPU, under the names that they have in its file."""
+        state = get_peft_model_state_dict(self.model, adapter_name=name, save_embedding_layers=False)
+        return {key: value.detach().cpu() for key, value in state.items()}
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        optimizer, optimizer_rest = checkpoint.pack_optimizer(self.optimizer.state_dict())
+        random_tensors, random_rest = random_state.capture()
+        self.state.stateful_callbacks = {}
+        self.state.log_history = []
+        texts = {
+            "adapter_config.json": self.adapter_config_text(),
+            "optimizer.json": json.dumps({"optimizer": optimizer_rest, "scheduler": self.lr_scheduler.state_dict()}),
+            "random.json": json.dumps(random_rest),
+            "identity.json": json.dumps(self.identity, indent=1),
+            "progress.json": json.dumps(self.progress()),
+            TRAINER_STATE_NAME: json.dumps(dataclasses.asdict(self.state), indent=1),
+        }
+        if self.accelerator.scaler is not None:
+            texts["scaler.json"] = json.dumps(self.accelerator.scaler.state_dict())
+        tensors = {ADAPTER: self.adapter_tensors(), OPTIMIZER: optimizer, RANDOM: random_tensors}
+        parent = Path(self.args.output_dir)
+        checkpoint.write(parent, self.state.global_step, tensors, texts)
+        checkpoint.rotate(parent)
+
+    def adapter_config_text(self) -> str:
+        """`adapter_config.json` of the trained adapter."""
+        config = self.model.peft_config["default"].to_dict()
+        config["inference_mode"] = True
+        return json.dumps(config, indent=2, sort_keys=True, default=_plain)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Fills `default`, and nothing else, from the checkpoint."""
+        tensors = checkpoint.read_tensors(Path(resume_from_checkpoint), ADAPTER)
+        if tensors.keys() != self.adapter_tensors().keys():
+            raise TrainError(f"The adapter in {resume_from_checkpoint} has other tensors than the one being trained")
+        set_peft_model_state_dict(self.model, tensors, adapter_name="default")
+
+    def _load_optimizer_and_scheduler(self, checkpoint_folder: str | None) -> None:
+        if checkpoint_folder is None:
+            return
+        folder = Path(checkpoint_folder)
+        rest = checkpoint.read_document(folder, "optimizer.json")
+        tensors = checkpoint.read_tensors(folder, OPTIMIZER)
+        self.optimizer.load_state_dict(checkpoint.unpack_optimizer(tensors, rest["optimizer"]))
+        self.lr_scheduler.load_state_dict(rest["scheduler"])
+
+    def _load_scaler(self, checkpoint_folder: str | None) -> None:
+        if checkpoint_folder is not None and self.accelerator.scaler is not None:
+            state = checkpoint.read_document(Path(checkpoint_folder), "scaler.json")
+            self.accelerator.scaler.load_state_dict(state)
+
+    def _load_rng_state(self, checkpoint_folder: str | None) -> None:
+        if checkpoint_folder is not None:
+            folder = Path(checkpoint_folder)
+            rest = checkpoint.read_document(folder, "random.json")
+            random_state.restore(checkpoint.read_tensors(folder, RANDOM), rest)
+
+
+def arguments(config: RunConfig, precision: str, steps: int) -> DPOConfig:
+    """What DPOTrainer is told. `steps` is where the run and its learning rate schedule end."""
+    training, execution = config.training, config.execution
+    micro = training.micro_batch_size or training.batch_size
+    return DPOConfig(
+        output_dir=str(config.output_dir / "checkpoints"),
+        per_device_train_batch_size=micro,
+        per_device_eval_batch_size=micro,
+        gradient_accumulation_steps=training.batch_size // micro,
+        max_steps=steps,
+        learning_rate=training.learning_rate,
+        lr_scheduler_type=training.lr_scheduler,
+        warmup_steps=training.warmup_steps,
+        beta=training.beta,
+        loss_type=list(training.loss_type),
+        loss_weights=list(training.loss_weights) if training.loss_weights else None,
+        label_smoothing=training.label_smoothing,
+        max_length=training.max_length,
+        seed=training.seed,
+        data_seed=training.seed,
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        use_cpu=execution.device == "cpu",
+        activation_checkpointing=execution.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if execution.gradient_checkpointing else None,
+        precompute_ref_log_probs=False,
+        prediction_loss_only=True,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",  # the course of the run decides, by steps and by time
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=execution.device == "cuda",
+        remove_unused_columns=False,
+    )
+
+
+def batch_keys(inputs: dict[str, Any]) -> list[bytes]:
+    """The content keys of a collated batch: rows are all chosen, then all rejected."""
+    ids, attention, completion = (inputs[name].cpu() for name in ("input_ids", "attention_mask", "completion_mask"))
+    pairs = ids.size(0) // 2
+    keys = []
+    for i in range(pairs):
+        length = int((attention[i] * (1 - completion[i])).sum())
+        chosen = ids[i][attention[i].bool()].tolist()
+        rejected = ids[pairs + i][attention[pairs + i].bool()].tolist()
+        keys.append(pair_key(chosen[:length], chosen[length:], rejected[length:]))
+    return keys
+
+
+def _pairs(chosen: torch.Tensor, rejected: torch.Tensor) -> list[tuple[float, float]]:
+    return list(zip(chosen.float().tolist(), rejected.float().tolist(), strict=True))
+
+
+def _plain(value: Any) -> Any:
+    """JSON for what PEFT's configuration holds beside plain values: sets and enums."""
+    return sorted(value) if isinstance(value, set) else getattr(value, "value", str(value))
