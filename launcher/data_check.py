@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.errors import UsageProblem
-from jobs.environment import Environment
+from jobs.environment import Environment, child_environ
 from jobs.home import Home
 from launcher.request import Request
 from launcher.run_config import run_config
@@ -34,7 +34,7 @@ def check_data(
         file.write_text(config.model_dump_json(by_alias=True), encoding="utf-8")
         done = subprocess.run(
             [str(environment.python), "-m", "train", "check", "--config", str(file)],
-            env=environment.variables(),
+            env=child_environ(environment),
             cwd=folder,
             capture_output=True,
             text=True,

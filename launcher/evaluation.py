@@ -51,7 +51,7 @@ def _evaluated(home: Home, job: Job, adapter: Path, test: Path, say: Callable[[s
         environment = trainer.ensure(home, device=config.execution.device, python=job.spec.train_python, say=say)
         done = subprocess.run(
             [str(environment.python), "-m", "train", "evaluate", "--config", str(file)],
-            env=environment.variables(),
+            env=trainer.child_environ(environment),
             cwd=folder,
             capture_output=True,
             text=True,

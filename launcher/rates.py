@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
-from jobs.environment import Environment
+from jobs.environment import Environment, child_environ
 from jobs.home import Home
 from jobs.offer import Rate
 from jobs.store import Store
@@ -35,7 +35,7 @@ def rates_of_this_machine(
 def _measure(home: Home, environment: Environment, device: Literal["cpu", "cuda"]) -> list[Rate]:
     done = subprocess.run(
         [str(environment.python), "-m", "train", "rate", "--device", device],
-        env=environment.variables(),
+        env=child_environ(environment),
         cwd=home.root,
         capture_output=True,
         text=True,

@@ -107,6 +107,7 @@ class Settings(BaseModel):
     name: str | None = flag("TEXT", "A name for the job.", min_length=1, max_length=80)
     lora_r: int | None = flag(None, "Rank of a new adapter, for a model without one.", gt=0)
     train_python: Path | None = flag(None, "Interpreter of the trainer ([train] python).")
+    pip_args: tuple[str, ...] = flag(None, "For pip when it makes the trainer's environment ([train] pip_args).", ())
 
 
 _PATHS = ("requirements", "train", "val", "test", "out", "train_python")
@@ -172,8 +173,9 @@ def _read_toml(file: Path) -> dict[str, Any]:
     settings: dict[str, Any] = document.pop("dpo", {})
     trainer: dict[str, Any] = document.pop("train") if isinstance(document.get("train"), dict) else {}
     settings = {**document, **settings}
-    if "python" in trainer:
-        settings["train_python"] = trainer.pop("python")
+    for key, name in (("python", "train_python"), ("pip_args", "pip_args")):
+        if key in trainer:
+            settings[name] = trainer.pop(key)
     settings |= {f"train.{key}": value for key, value in trainer.items()}
     found: dict[str, Any] = {}
     for key, value in settings.items():

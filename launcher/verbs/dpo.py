@@ -94,4 +94,4 @@ def _environment(request: Request, home: Home, *, yes: bool) -> Environment:
         yes or ask(f"The trainer's environment (PyTorch, TRL) is made once, under {home.environments}. Make it?")
     ):
         raise Declined("Without its environment the trainer cannot run. Nothing was recorded.")
-    return trainer.ensure(home, device=device, python=settings.train_python, say=say)
+    return trainer.ensure(home, device=device, python=settings.train_python, pip_args=settings.pip_args, say=say)

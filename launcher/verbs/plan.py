@@ -39,7 +39,11 @@ def plan_dpo(everything: bool, as_json: bool, yes: bool, **flags: Any) -> int:
         say(f"warning: {warning}")
     device = environment_device(settings)
     ready = yes or trainer.ready(home, device=device, python=settings.train_python)
-    environment = trainer.ensure(home, device=device, python=settings.train_python, say=say) if ready else None
+    environment = (
+        trainer.ensure(home, device=device, python=settings.train_python, pip_args=settings.pip_args, say=say)
+        if ready
+        else None
+    )
     plan = make_plan(request, home, Store.open(home), environment, say)
     if as_json:
         print_document(plan_document(plan))
