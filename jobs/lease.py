@@ -113,6 +113,12 @@ class DriverWrites:
         with self._held() as connection:
             self._set(connection, phase=phase and phase.model_dump_json())
 
+    def cancel_requested(self) -> str:
+        """ "no", "pull_first" or "now": what `launch cancel` asked for."""
+        with self._held() as connection:
+            query = select(tables.jobs.c.cancel_requested).where(tables.jobs.c.id == self.job_id)
+            return str(connection.execute(query).scalar_one())
+
     def set_attention(self, attention: Attention) -> None:
         """Adds it, in the place of one with the same code."""
         self._change_attention(attention.code, attention)

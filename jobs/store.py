@@ -92,6 +92,13 @@ class Store:
             rows = connection.execute(query.limit(limit)).all()
             return _jobs(connection, rows)
 
+    def unfinished(self, host: str | None = None) -> list[str]:
+        """The ids of jobs of `host` (this one) that are not done."""
+        columns = tables.jobs.c
+        query = select(columns.id).where(columns.state != State.DONE.value, columns.home_host == (host or this_host()))
+        with self._database.reading() as connection:
+            return list(connection.execute(query.where(columns.removed_at.is_(None))).scalars())
+
     def job(self, ref: str) -> Job:
         """The job of that id, name, or beginning of an id or name, in this order.
 

@@ -1,0 +1,141 @@
+"""Results come home: from the job's work folder to `runs/JOB/`, each verified, the manifest last."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from pathlib import Path
+
+from artifacts import acceptance, manifest, swap
+from artifacts.errors import LaunchError, NotWhole, UsageProblem
+from jobs.driver_lock import alive
+from jobs.home import Home
+from jobs.job import Job, State
+from jobs.store import Store
+
+# Names in the work folder, in the order in which they come; `checkpoint` and `logs` are found elsewhere.
+FROM_WORK = ("run.json", "data.json", "end.json", "adapter", "adapter_last", "metrics.jsonl", "eval.json")
+WRITTEN_AT_PLANNING = ("requirement.json", "plan.json")
+AFTER_THE_END = ("cost.json", "report.html")
+IN_MANIFEST = (*WRITTEN_AT_PLANNING, *FROM_WORK, "checkpoint", "logs")
+
+
+def pull(home: Home, store: Store, job: Job) -> Path:
+    """Brings home all that the job's work folder holds, then the report; safe to repeat. Returns `runs/JOB`.
+
+    Raises:
+        LaunchError: a full or unwritable disk, or an artifact that is not whole. The work folder stays as it is.
+    """
+    bring_results(home, job)
+    if job.state is State.DONE:
+        write_account(store, job)
+    return job.spec.results
+
+
+def bring_results(home: Home, job: Job) -> None:
+    """The artifacts and `manifest.json`; raises as `pull` does."""
+    results, work = job.spec.results, home.work(job.id)
+    again = f"launch pull {job.id}"
+    if not work.is_dir():
+        raise UsageProblem(f"The working folder of {job.id} is not on this machine: {work}", next_step="launch status")
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        swap.reconcile(results)
+        _write_if_missing(results, job)
+        for name in FROM_WORK:
+            _bring(work / name, results / name)
+        checkpoint = newest_checkpoint(work)
+        if checkpoint is not None:
+            _bring(checkpoint, results / "checkpoint")
+        _bring(home.logs(job.id), results / "logs")
+        if not (work / "eval.json").exists():
+            # Of an earlier attempt: it judged another adapter than the one that stands here now.
+            (results / "eval.json").unlink(missing_ok=True)
+        manifest.write(results, manifest.make(results, [name for name in IN_MANIFEST if (results / name).exists()]))
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise LaunchError(
+            f"The results of {job.id} could not be brought to {results}: "
+            + ("the disk is full" if full else (error.strerror or str(error))),
+            why=f"they are kept in {work}",
+            next_step=f"{'make room' if full else 'make the folder writable'}, then: {again}",
+        ) from error
+    except NotWhole as error:
+        what = f"The results of {job.id} are not whole: {error.what}"
+        raise LaunchError(what, why=f"{error.why}; all is kept in {work}", next_step=again) from error
+
+
+def write_account(store: Store, job: Job) -> None:
+    """`cost.json` and `report.html`, outside the manifest."""
+    from jobs.report import write_report
+
+    rows = store.ledger(job.id)
+    document = {
+        "schema": "cost/1",
+        "rows": [row.model_dump(mode="json") for row in rows],
+        "total_usd": sum(row.cost_usd for row in rows),
+    }
+    beside = job.spec.results / ".cost.json"
+    beside.write_text(json.dumps(document, indent=2) + "\n")
+    beside.replace(job.spec.results / "cost.json")
+    write_report(job, job.spec.results, ledger=rows, moves=store.moves(job.id))
+
+
+def newest_checkpoint(work: Path) -> Path | None:
+    """The newest `checkpoints/checkpoint-N`; the trainer renames whole ones in, so that a final name says whole."""
+    found = [
+        (int(number), path)
+        for path in (work / "checkpoints").glob("checkpoint-*")
+        if (number := path.name.removeprefix("checkpoint-")).isdigit()
+    ]
+    return max(found)[1] if found else None
+
+
+def has_result(work: Path) -> bool:
+    """Whether there is something to bring home that took time to make."""
+    return (work / "adapter").is_dir() or newest_checkpoint(work) is not None
+
+
+def results_are_whole(results: Path) -> bool:
+    """Whether `runs/JOB/` matches its manifest."""
+    try:
+        known = manifest.read(results)
+    except NotWhole:
+        return False
+    return known is not None and not manifest.differences(results, known)
+
+
+def remove(home: Home, store: Store, job: Job) -> None:
+    """Forgets a job and deletes its working folder. Results stay, and so does its row in the ledger.
+
+    Raises:
+        UsageProblem: it is not done, or what it made is not whole at home.
+    """
+    if job.state is not State.DONE or alive(home, job.id):
+        raise UsageProblem(f"{job.id} is not done ({job.state})", next_step=f"launch cancel {job.id}")
+    if has_result(home.work(job.id)) and not results_are_whole(job.spec.results):
+        raise UsageProblem(
+            f"The results of {job.id} are not whole in {job.spec.results}, and its working folder has them",
+            next_step=f"launch pull {job.id}, then launch rm {job.id}",
+        )
+    store.remove(job.id)
+    if home.job(job.id).exists():
+        shutil.rmtree(home.job(job.id))
+
+
+def _bring(source: Path, final: Path) -> None:
+    """One artifact, if there is one and it is not home already."""
+    if not source.exists():
+        return
+    acceptance.accept(source)
+    whole = manifest.make(source)
+    if final.exists() and manifest.make(final) == whole:
+        return
+    swap.bring_home(source, final, lambda copy: manifest.verify(copy, whole))
+
+
+def _write_if_missing(results: Path, job: Job) -> None:
+    for name, model in (("requirement.json", job.spec.requirement), ("plan.json", job.spec.plan)):
+        if not (results / name).exists():
+            (results / name).write_text(model.model_dump_json(by_alias=True, indent=2) + "\n")

@@ -1,0 +1,293 @@
+"""The walk of one attempt: a table of state -> step. Each step looks at the world, acts, and names the next state.
+
+A driver that was killed leaves the world as it was; the next one opens a new attempt and walks again. What is done
+already (an environment, a finished training, an artifact at home) is seen, not repeated.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from artifacts.errors import LaunchError, LeaseLost
+from jobs import environment
+from jobs.backends import Backend, Host, Task
+from jobs.backends.local import LocalBackend
+from jobs.clock import Clock, SystemClock
+from jobs.environment import Environment, child_environ
+from jobs.home import Home
+from jobs.inputs import check_inputs
+from jobs.job import Attention, Job, Outcome, PhaseProgress, State
+from jobs.lease import DriverWrites
+from jobs.offer import Offer
+from jobs.pull import bring_results, has_result, write_account
+from jobs.store import Store
+from jobs.tail import MetricsTail
+from jobs.verdict import Verdict, judge
+from train.config import End, EvalConfig
+
+POLL_S = 0.5
+PROGRESS_EVERY_S = 2.0
+GRACE_S = 60.0
+GRACE_NOW_S = 5.0
+"""After `launch cancel --now`: nothing of the run is kept, so that it need not save."""
+
+
+class CancelledEarly(Exception):
+    """A cancellation that came while a step could not look for it by itself."""
+
+
+class Walk:
+    """One driver's way through a job. `run` returns when the job is done; LeaseLost when another driver took over."""
+
+    def __init__(
+        self,
+        home: Home,
+        store: Store,
+        job: Job,
+        write: DriverWrites,
+        *,
+        backend: Backend | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.home, self.store, self.job, self.write = home, store, job, write
+        self.backend = backend or LocalBackend(home, job.id)
+        self.clock = clock or SystemClock()
+        self.work, self.logs = home.work(job.id), home.logs(job.id)
+        self.host = Host(socket.gethostname(), self.work)
+        self.environment: Environment | None = None
+        self.verdict: Verdict | None = None
+        self._said_at = 0.0
+
+    def run(self) -> Outcome:
+        try:
+            self.host = self.backend.create(self.job.id)
+            self._end_lost_attempts()
+            choice = self.job.spec.plan.choice
+            offer = choice.offer if choice else Offer(cloud="local", instance_type=self.host.name)
+            number = self.write.open_attempt(offer, instance_id=self.host.name, now=self.clock.now()).number
+            state = State.PROVISIONING
+            while state is not State.TEARING_DOWN:
+                following = self._step(state)
+                self.write.move(number, following, self.clock.now())
+                state = following
+            self.backend.destroy(self.host)
+        except BaseException:
+            # Whatever it was, no trainer runs on without a driver.
+            self.backend.destroy(self.host)
+            raise
+        verdict = self.verdict or Verdict(Outcome.FAILED, "The attempt ended without a result.")
+        self.write.finish(number, verdict.outcome, verdict.error, self.clock.now())
+        self._account()
+        return verdict.outcome
+
+    def _step(self, state: State) -> State:
+        """One step; a failure ends the attempt, after what there is came home."""
+        try:
+            return STEPS[state](self)
+        except LeaseLost:
+            raise
+        except CancelledEarly:
+            return self._cancelled(state)
+        except (LaunchError, OSError) as error:
+            _log(f"{state} failed: {error}")
+            if state is State.EVALUATING:
+                return State.PULLING
+            if self.verdict is None or state is State.PULLING:
+                self.verdict = Verdict(Outcome.FAILED, str(error))
+            return State.PULLING if state is State.TRAINING else State.TEARING_DOWN
+
+    def _provision(self) -> State:
+        if self._cancel():
+            raise CancelledEarly
+        spec = self.job.spec
+        self.environment = environment.ensure(
+            self.home, device=spec.run.execution.device, python=spec.train_python, say=self._installing
+        )
+        return State.SYNCING
+
+    def _sync(self) -> State:
+        if self._cancel():
+            raise CancelledEarly
+        assert self.environment is not None
+        check_inputs(self.job.spec, self.work)
+        self.home.reference_cache.mkdir(parents=True, exist_ok=True)
+        run = self.job.spec.run.model_copy(update={"lock": self.job.spec.run.lock or self.environment.lock})
+        _write(self.work / "run.json", run.model_dump_json(by_alias=True, indent=2))
+        return State.TRAINING
+
+    def _train(self) -> State:
+        end = _read_end(self.work)
+        if end is not None and end.reason in ("finished", "max_steps"):
+            _log("the training had ended before; nothing to train")
+            self.verdict = Verdict(Outcome.SUCCEEDED)
+            return self._after_training()
+        if self._cancel():
+            raise CancelledEarly
+        for stale in ("end.json", "eval.json"):
+            (self.work / stale).unlink(missing_ok=True)
+        log = self.logs / "trainer.log"
+        begin = log.stat().st_size if log.exists() else 0
+        self._submit("dpo", self.work / "run.json", log, "--stop-on-eof")
+        status = self._watch(MetricsTail(self.work / "metrics.jsonl"))
+        self.verdict = judge(
+            self.job.id,
+            _read_end(self.work),
+            status,
+            cancelled=self._cancel() is not None,
+            kept=has_result(self.work),
+            last_lines=_last_lines(log, begin),
+        )
+        return self._after_training()
+
+    def _after_training(self) -> State:
+        assert self.verdict is not None
+        if self._cancel() == "now":
+            return State.TEARING_DOWN
+        good = self.verdict.outcome in (Outcome.SUCCEEDED, Outcome.BUDGET_STOPPED)
+        if good and self.job.spec.test and not self._cancel() and (self.work / "adapter").is_dir():
+            return State.EVALUATING
+        return State.PULLING
+
+    def _evaluate(self) -> State:
+        """Its failure is the report's to tell: the adapter is trained and comes home whatever this says."""
+        spec, output = self.job.spec, self.work / "eval.json"
+        assert spec.test is not None
+        if output.exists():
+            return State.PULLING
+        config = EvalConfig(
+            job=spec.id,
+            model=spec.run.model,
+            trained_adapter=self.work / "adapter",
+            test=spec.test,
+            output=output,
+            reference_cache=spec.run.reference_cache,
+            training=spec.run.training,
+            execution=spec.run.execution,
+        )
+        _write(self.work / "evalrun.json", config.model_dump_json(by_alias=True, indent=2))
+        self._submit("evaluate", self.work / "evalrun.json", self.logs / "evaluate.log")
+        status = self._watch(None)
+        if status:
+            _log(f"the evaluation failed (exit {status}): {_last_lines(self.logs / 'evaluate.log', 0)}")
+        return State.PULLING
+
+    def _pull(self) -> State:
+        bring_results(self.home, self.job)
+        return State.TEARING_DOWN
+
+    def _submit(self, command: str, config: Path, log: Path, *flags: str) -> None:
+        assert self.environment is not None
+        argv = (str(self.environment.python), "-m", "train", command, "--config", str(config), *flags)
+        self.backend.submit(self.host, Task(argv, child_environ(self.environment), log))
+
+    def _watch(self, tail: MetricsTail | None) -> int:
+        """Waits for the task, shows how far it is, and stops it when a cancellation comes. Its exit status."""
+        shown_at, fresh, noticed = float("-inf"), False, 0
+        while True:
+            status = self.backend.poll(self.host, POLL_S)
+            if tail is not None:
+                fresh = tail.read() or fresh
+                due = status is not None or self.clock.monotonic() - shown_at >= PROGRESS_EVERY_S
+                if fresh and due:
+                    self._show(tail)
+                    shown_at, fresh = self.clock.monotonic(), False
+                if len(tail.notices) > noticed:
+                    self._notice(tail, noticed)
+                noticed = len(tail.notices)
+            if status is not None:
+                return status
+            mode = self._cancel()
+            if mode is not None:
+                self.backend.stop(self.host, GRACE_NOW_S if mode == "now" else GRACE_S)
+
+    def _show(self, tail: MetricsTail) -> None:
+        progress = tail.progress(self.clock.now())
+        assert progress is not None
+        self.write.progress(progress)
+        self.write.phase(PhaseProgress(name="training", done=progress.step, total=progress.max_steps, unit="steps"))
+
+    def _notice(self, tail: MetricsTail, since: int) -> None:
+        for notice in tail.notices[since:]:
+            _log(f"step {notice.step}: {notice.message}")
+            if notice.code == "displaced":
+                self.write.set_attention(Attention(code="displaced", command=f"launch eval {self.job.id}"))
+
+    def _cancel(self) -> str | None:
+        mode = self.write.cancel_requested()
+        return None if mode == "no" else mode
+
+    def _cancelled(self, state: State) -> State:
+        """Nothing runs. What an earlier attempt left comes home first, unless it was `--now`."""
+        self.verdict = Verdict(Outcome.CANCELLED)
+        if self._cancel() == "now" or not has_result(self.work):
+            return State.TEARING_DOWN
+        onward = {State.PROVISIONING: State.SYNCING, State.SYNCING: State.TRAINING}
+        return onward.get(state, State.PULLING)
+
+    def _installing(self, line: str) -> None:
+        _log(line)
+        if time.monotonic() - self._said_at >= PROGRESS_EVERY_S:
+            self._said_at = time.monotonic()
+            self.write.phase(PhaseProgress(name=line[:80], done=0, unit="packages"))
+            if self._cancel():
+                raise CancelledEarly
+
+    def _end_lost_attempts(self) -> None:
+        for attempt in self.job.attempts:
+            if attempt.state is not State.ENDED:
+                now = self.clock.now()
+                if attempt.state is not State.TEARING_DOWN:
+                    self.write.move(attempt.number, State.TEARING_DOWN, now)
+                self.write.move(attempt.number, State.ENDED, now, failure="its driver was lost")
+
+    def _account(self) -> None:
+        """After the end, so that it carries the whole bill. `launch pull` writes it again where this fails."""
+        try:
+            self.job.spec.results.mkdir(parents=True, exist_ok=True)
+            write_account(self.store, self.store.job(self.job.id))
+        except OSError as error:
+            _log(f"no report: {error}; launch pull {self.job.id} writes it")
+
+
+Step = Callable[[Walk], State]
+
+# tearing_down and what follows are `Walk.run`'s own: they happen whatever else did.
+STEPS: dict[State, Step] = {
+    State.PROVISIONING: Walk._provision,  # pyright: ignore[reportPrivateUsage]
+    State.SYNCING: Walk._sync,  # pyright: ignore[reportPrivateUsage]
+    State.TRAINING: Walk._train,  # pyright: ignore[reportPrivateUsage]
+    State.EVALUATING: Walk._evaluate,  # pyright: ignore[reportPrivateUsage]
+    State.PULLING: Walk._pull,  # pyright: ignore[reportPrivateUsage]
+}
+
+
+def _read_end(work: Path) -> End | None:
+    try:
+        return End.model_validate_json((work / "end.json").read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def _last_lines(log: Path, begin: int, count: int = 6) -> str:
+    try:
+        with log.open("rb") as file:
+            file.seek(max(begin, log.stat().st_size - 8192))
+            lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    except FileNotFoundError:
+        return ""
+    return "\n".join(lines[-count:])
+
+
+def _write(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}")
+    beside.write_text(text + "\n")
+    beside.replace(path)
+
+
+def _log(line: str) -> None:
+    print(line, flush=True)
