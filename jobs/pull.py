@@ -13,6 +13,7 @@ from jobs.driver_lock import alive
 from jobs.home import Home
 from jobs.job import Job, State
 from jobs.store import Store
+from jobs.work import has_result, newest_checkpoint
 
 # Names in the work folder, in the order in which they come; `checkpoint` and `logs` are found elsewhere.
 FROM_WORK = ("run.json", "data.json", "end.json", "adapter", "adapter_last", "metrics.jsonl", "eval.json")
@@ -80,21 +81,6 @@ def write_account(store: Store, job: Job) -> None:
     beside.write_text(json.dumps(document, indent=2) + "\n")
     beside.replace(job.spec.results / "cost.json")
     write_report(job, job.spec.results, ledger=rows, moves=store.moves(job.id))
-
-
-def newest_checkpoint(work: Path) -> Path | None:
-    """The newest `checkpoints/checkpoint-N`; the trainer renames whole ones in, so that a final name says whole."""
-    found = [
-        (int(number), path)
-        for path in (work / "checkpoints").glob("checkpoint-*")
-        if (number := path.name.removeprefix("checkpoint-")).isdigit()
-    ]
-    return max(found)[1] if found else None
-
-
-def has_result(work: Path) -> bool:
-    """Whether there is something to bring home that took time to make."""
-    return (work / "adapter").is_dir() or newest_checkpoint(work) is not None
 
 
 def results_are_whole(results: Path) -> bool:

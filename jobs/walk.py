@@ -7,11 +7,8 @@ already (an environment, a finished training, an artifact at home) is seen, not 
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
-
-from pydantic import ValidationError
 
 from artifacts.errors import LaunchError, LeaseLost
 from jobs import environment
@@ -24,11 +21,12 @@ from jobs.inputs import check_inputs
 from jobs.job import Attention, Job, Outcome, PhaseProgress, State
 from jobs.lease import DriverWrites
 from jobs.offer import Offer
-from jobs.pull import bring_results, has_result, write_account
+from jobs.pull import bring_results, write_account
 from jobs.store import Store
 from jobs.tail import MetricsTail
 from jobs.verdict import Verdict, judge
-from train.config import End, EvalConfig
+from jobs.work import has_result, last_lines, read_end, write_document
+from train.config import EvalConfig
 
 POLL_S = 0.5
 PROGRESS_EVERY_S = 2.0
@@ -37,7 +35,7 @@ GRACE_NOW_S = 5.0
 """After `launch cancel --now`: nothing of the run is kept, so that it need not save."""
 
 
-class CancelledEarly(Exception):
+class CancelledEarlyError(Exception):
     """A cancellation that came while a step could not look for it by itself."""
 
 
@@ -61,7 +59,7 @@ class Walk:
         self.host = Host(socket.gethostname(), self.work)
         self.environment: Environment | None = None
         self.verdict: Verdict | None = None
-        self._said_at = 0.0
+        self._said_at = float("-inf")
 
     def run(self) -> Outcome:
         try:
@@ -91,7 +89,7 @@ class Walk:
             return STEPS[state](self)
         except LeaseLost:
             raise
-        except CancelledEarly:
+        except CancelledEarlyError:
             return self._cancelled(state)
         except (LaunchError, OSError) as error:
             _log(f"{state} failed: {error}")
@@ -101,33 +99,33 @@ class Walk:
                 self.verdict = Verdict(Outcome.FAILED, str(error))
             return State.PULLING if state is State.TRAINING else State.TEARING_DOWN
 
-    def _provision(self) -> State:
+    def provision(self) -> State:
         if self._cancel():
-            raise CancelledEarly
+            raise CancelledEarlyError
         spec = self.job.spec
         self.environment = environment.ensure(
             self.home, device=spec.run.execution.device, python=spec.train_python, say=self._installing
         )
         return State.SYNCING
 
-    def _sync(self) -> State:
+    def sync(self) -> State:
         if self._cancel():
-            raise CancelledEarly
+            raise CancelledEarlyError
         assert self.environment is not None
         check_inputs(self.job.spec, self.work)
         self.home.reference_cache.mkdir(parents=True, exist_ok=True)
         run = self.job.spec.run.model_copy(update={"lock": self.job.spec.run.lock or self.environment.lock})
-        _write(self.work / "run.json", run.model_dump_json(by_alias=True, indent=2))
+        write_document(self.work / "run.json", run.model_dump_json(by_alias=True, indent=2))
         return State.TRAINING
 
-    def _train(self) -> State:
-        end = _read_end(self.work)
+    def train(self) -> State:
+        end = read_end(self.work)
         if end is not None and end.reason in ("finished", "max_steps"):
             _log("the training had ended before; nothing to train")
             self.verdict = Verdict(Outcome.SUCCEEDED)
             return self._after_training()
         if self._cancel():
-            raise CancelledEarly
+            raise CancelledEarlyError
         for stale in ("end.json", "eval.json"):
             (self.work / stale).unlink(missing_ok=True)
         log = self.logs / "trainer.log"
@@ -136,11 +134,11 @@ class Walk:
         status = self._watch(MetricsTail(self.work / "metrics.jsonl"))
         self.verdict = judge(
             self.job.id,
-            _read_end(self.work),
+            read_end(self.work),
             status,
             cancelled=self._cancel() is not None,
             kept=has_result(self.work),
-            last_lines=_last_lines(log, begin),
+            last_lines=last_lines(log, begin),
         )
         return self._after_training()
 
@@ -153,7 +151,7 @@ class Walk:
             return State.EVALUATING
         return State.PULLING
 
-    def _evaluate(self) -> State:
+    def evaluate(self) -> State:
         """Its failure is the report's to tell: the adapter is trained and comes home whatever this says."""
         spec, output = self.job.spec, self.work / "eval.json"
         assert spec.test is not None
@@ -169,14 +167,14 @@ class Walk:
             training=spec.run.training,
             execution=spec.run.execution,
         )
-        _write(self.work / "evalrun.json", config.model_dump_json(by_alias=True, indent=2))
+        write_document(self.work / "evalrun.json", config.model_dump_json(by_alias=True, indent=2))
         self._submit("evaluate", self.work / "evalrun.json", self.logs / "evaluate.log")
         status = self._watch(None)
         if status:
-            _log(f"the evaluation failed (exit {status}): {_last_lines(self.logs / 'evaluate.log', 0)}")
+            _log(f"the evaluation failed (exit {status}): {last_lines(self.logs / 'evaluate.log', 0)}")
         return State.PULLING
 
-    def _pull(self) -> State:
+    def pull(self) -> State:
         bring_results(self.home, self.job)
         return State.TEARING_DOWN
 
@@ -231,11 +229,11 @@ class Walk:
 
     def _installing(self, line: str) -> None:
         _log(line)
-        if time.monotonic() - self._said_at >= PROGRESS_EVERY_S:
-            self._said_at = time.monotonic()
+        if self.clock.monotonic() - self._said_at >= PROGRESS_EVERY_S:
+            self._said_at = self.clock.monotonic()
             self.write.phase(PhaseProgress(name=line[:80], done=0, unit="packages"))
             if self._cancel():
-                raise CancelledEarly
+                raise CancelledEarlyError
 
     def _end_lost_attempts(self) -> None:
         for attempt in self.job.attempts:
@@ -258,35 +256,12 @@ Step = Callable[[Walk], State]
 
 # tearing_down and what follows are `Walk.run`'s own: they happen whatever else did.
 STEPS: dict[State, Step] = {
-    State.PROVISIONING: Walk._provision,  # pyright: ignore[reportPrivateUsage]
-    State.SYNCING: Walk._sync,  # pyright: ignore[reportPrivateUsage]
-    State.TRAINING: Walk._train,  # pyright: ignore[reportPrivateUsage]
-    State.EVALUATING: Walk._evaluate,  # pyright: ignore[reportPrivateUsage]
-    State.PULLING: Walk._pull,  # pyright: ignore[reportPrivateUsage]
+    State.PROVISIONING: Walk.provision,
+    State.SYNCING: Walk.sync,
+    State.TRAINING: Walk.train,
+    State.EVALUATING: Walk.evaluate,
+    State.PULLING: Walk.pull,
 }
-
-
-def _read_end(work: Path) -> End | None:
-    try:
-        return End.model_validate_json((work / "end.json").read_bytes())
-    except (FileNotFoundError, ValidationError):
-        return None
-
-
-def _last_lines(log: Path, begin: int, count: int = 6) -> str:
-    try:
-        with log.open("rb") as file:
-            file.seek(max(begin, log.stat().st_size - 8192))
-            lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-    except FileNotFoundError:
-        return ""
-    return "\n".join(lines[-count:])
-
-
-def _write(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}")
-    beside.write_text(text + "\n")
-    beside.replace(path)
 
 
 def _log(line: str) -> None:
