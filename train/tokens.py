@@ -1,0 +1,288 @@
+# pyright: basic
+"""Preference pairs as token ids, cut as they will be trained on, with a report of what is in them.
+
+The ids are those of TRL's `DPOTrainer._prepare_dataset` (1.16): EOS closes a completion that is a string, chats go
+through the tokenizer's template, the prompt is what the tokens of prompt, prompt + chosen and prompt + rejected have
+in common. The cut is that of its collator with `truncation_mode="keep_start"`, so that nothing is cut later.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import islice, takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+from jinja2 import TemplateError
+
+from train.config import ModelRef
+from train.data_report import LINES_NAMED, DataReport, LeftOut, Lengths, Reason, TokenLengths
+from train.errors import DataError, InputError
+from train.pairs import Pair, Text, read_pairs
+from train.stage_a import embedding_rows, tokenizer_source
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+BATCH = 256
+"""Pairs that are tokenized at once: enough for the tokenizer's own threads, little memory."""
+
+
+class Row(TypedDict):
+    """A pair as `DPOTrainer` reads it: token ids, at most max_length of prompt + completion."""
+
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Usable pairs in the order of the file, the line of each, and digests of their prompts."""
+
+    rows: list[Row]
+    lines: list[int]
+    prompts: frozenset[bytes]
+    report: DataReport
+
+
+def load_tokenizer(model: ModelRef) -> PreTrainedTokenizerBase:
+    """Stage A's tokenizer, with a pad token (EOS where it has none, as TRL does).
+
+    Raises:
+        InputError: it cannot be loaded, has no EOS, or has more tokens than the model has embeddings.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    source, revision = tokenizer_source(model)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        rows = embedding_rows(model)
+        if rows is None:
+            rows = AutoConfig.from_pretrained(model.base, revision=model.base_revision).get_text_config().vocab_size
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError) as error:
+        raise InputError(
+            f"The tokenizer of {source} cannot be loaded.",
+            str(error).strip(),
+            "save it again with `tokenizer.save_pretrained(FOLDER)`, or download the model before training.",
+        ) from error
+    size = 1 + max(tokenizer.get_vocab().values(), default=-1)
+    if size > rows:
+        raise InputError(
+            f"The tokenizer in {source} does not belong to the model {model.base}.",
+            f"It has {size:,} tokens, the model embeds {rows:,}.",
+            "put the tokenizer that Stage A was trained with into its folder.",
+        )
+    if tokenizer.eos_token is None:
+        raise InputError(
+            f"The tokenizer in {source} has no EOS token, so that no completion could be seen to end.",
+            next_step="set `eos_token` in its tokenizer_config.json.",
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def prepare(
+    path: Path | str,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    *,
+    limit: int | None = None,
+    train_prompts: frozenset[bytes] | None = None,
+) -> Prepared:
+    """The usable pairs among the first `limit` of a file, cut to `max_length` tokens of prompt + completion.
+
+    Left out: an empty prompt or completion, chosen equal to rejected (before or after the cut), a prompt of
+    `max_length` tokens or more. `train_prompts` are the `prompts` of the training data, for a validation file.
+
+    Raises:
+        DataError: a line is no preference pair, or the chat template refuses its messages.
+    """
+    tally = _Tally()
+    for pairs in _batches(islice(read_pairs(path), limit)):
+        whole = [pair for pair in pairs if not tally.without_text(pair)]
+        for pair, row in zip(whole, _tokenize(path, whole, tokenizer), strict=True):
+            tally.add(pair, row, max_length)
+    report = DataReport(
+        path=str(path),
+        max_length=max_length,
+        pairs=tally.pairs,
+        usable=len(tally.rows),
+        left_out=tuple(
+            LeftOut(reason=reason, pairs=len(lines), lines=tuple(lines[:LINES_NAMED]))
+            for reason, lines in tally.left_out.items()
+        ),
+        truncated_pairs=tally.truncated_pairs,
+        truncated_chosen=tally.truncated_chosen,
+        truncated_rejected=tally.truncated_rejected,
+        duplicates=tally.duplicates,
+        contradictions=tally.contradictions,
+        prompts_in_train=None if train_prompts is None else sum(prompt in train_prompts for prompt in tally.prompts),
+        tokens=TokenLengths(**{name: Lengths.of(values) for name, values in tally.lengths.items()}),
+    )
+    return Prepared(rows=tally.rows, lines=tally.lines, prompts=frozenset(tally.prompts), report=report.judged())
+
+
+@dataclass
+class _Tally:
+    """The counts of a file while it is read."""
+
+    pairs: int = 0
+    rows: list[Row] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+    prompts: list[bytes] = field(default_factory=list)
+    left_out: dict[Reason, list[int]] = field(default_factory=lambda: defaultdict(list))
+    truncated_pairs: int = 0
+    truncated_chosen: int = 0
+    truncated_rejected: int = 0
+    duplicates: int = 0
+    contradictions: int = 0
+    lengths: dict[str, list[int]] = field(
+        default_factory=lambda: {name: [] for name in ("prompt", "chosen", "rejected", "pair")}
+    )
+    seen: set[bytes] = field(default_factory=set)
+    ids: dict[int, int] = field(default_factory=dict)
+
+    def without_text(self, pair: Pair) -> bool:
+        """Whether a part of the pair is empty: there is nothing to tokenize then, and some templates would fail."""
+        self.pairs += 1
+        if _is_empty(pair.prompt):
+            self.left_out["empty_prompt"].append(pair.line)
+        elif _is_empty(pair.chosen) or _is_empty(pair.rejected):
+            self.left_out["empty_completion"].append(pair.line)
+        else:
+            return False
+        return True
+
+    def add(self, pair: Pair, row: Row, max_length: int) -> None:
+        prompt, chosen, rejected = row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]
+        sizes = (len(prompt), len(chosen), len(rejected), len(prompt) + max(len(chosen), len(rejected)))
+        for values, size in zip(self.lengths.values(), sizes, strict=True):
+            values.append(size)
+        room = max_length - len(prompt)
+        reason: Reason | None = None
+        if not prompt:  # its tokens all merged into the completion's
+            reason = "empty_prompt"
+        elif not chosen or not rejected:
+            reason = "empty_completion"
+        elif chosen == rejected:
+            reason = "identical"
+        elif room <= 0:
+            reason = "prompt_too_long"
+        elif chosen[:room] == rejected[:room]:
+            reason = "equal_after_cut"
+        if reason:
+            self.left_out[reason].append(pair.line)
+            return
+        self.truncated_pairs += max(len(chosen), len(rejected)) > room
+        self.truncated_chosen += len(chosen) > room
+        self.truncated_rejected += len(rejected) > room
+        self._compare(pair)
+        self.lines.append(pair.line)
+        self.rows.append(
+            Row(
+                prompt_ids=self._shared(prompt), chosen_ids=self._shared(chosen[:room]),
+                rejected_ids=self._shared(rejected[:room]),
+            )
+        )  # fmt: skip
+
+    def _compare(self, pair: Pair) -> None:
+        digest = _digest(pair.prompt, pair.chosen, pair.rejected)
+        self.duplicates += digest in self.seen
+        self.contradictions += _digest(pair.prompt, pair.rejected, pair.chosen) in self.seen
+        self.seen.add(digest)
+        self.prompts.append(_digest(pair.prompt))
+
+    def _shared(self, ids: list[int]) -> list[int]:
+        """The same ids with one `int` object a token: 8 bytes a token in place of 36."""
+        return [self.ids.setdefault(token, token) for token in ids]
+
+
+def _batches(pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
+    pairs = iter(pairs)
+    return takewhile(len, (list(islice(pairs, BATCH)) for _ in iter(int, 1)))
+
+
+def _is_empty(text: Text) -> bool:
+    return not (text if isinstance(text, str) else "".join(message["content"] for message in text)).strip()
+
+
+def _digest(*texts: Text) -> bytes:
+    return blake2b(json.dumps(texts, sort_keys=True).encode(), digest_size=16).digest()
+
+
+def _tokenize(path: Path | str, pairs: list[Pair], tokenizer: PreTrainedTokenizerBase) -> list[Row]:
+    """The rows of pairs, uncut, in order."""
+    rows: dict[int, Row] = {}
+    strings = [(at, pair) for at, pair in enumerate(pairs) if isinstance(pair.prompt, str)]
+    chats = [(at, pair) for at, pair in enumerate(pairs) if not isinstance(pair.prompt, str)]
+    if strings:
+        rows |= zip((at for at, _ in strings), _string_rows([pair for _, pair in strings], tokenizer), strict=True)
+    if chats:
+        rows |= zip((at for at, _ in chats), _chat_rows(path, [pair for _, pair in chats], tokenizer), strict=True)
+    return [rows[at] for at in range(len(pairs))]
+
+
+def _string_rows(pairs: list[Pair], tokenizer: PreTrainedTokenizerBase) -> Iterator[Row]:
+    eos = tokenizer.eos_token
+
+    def closed(completion: str) -> str:
+        return completion if completion.endswith(eos) else completion + eos
+
+    def ids(texts: list[str]) -> list[list[int]]:
+        return tokenizer(text=texts, verbose=False)["input_ids"]
+
+    return map(
+        _row,
+        ids([pair.prompt for pair in pairs]),
+        ids([pair.prompt + closed(pair.chosen) for pair in pairs]),
+        ids([pair.prompt + closed(pair.rejected) for pair in pairs]),
+    )
+
+
+def _chat_rows(path: Path | str, pairs: list[Pair], tokenizer: PreTrainedTokenizerBase) -> Iterator[Row]:
+    if tokenizer.chat_template is None:
+        raise InputError(
+            f"{path}, line {pairs[0].line}: the pair is a chat, and the model's tokenizer has no chat template.",
+            "Without one nobody knows how the model marks who speaks.",
+            "save Stage A's tokenizer with its `chat_template`, or give prompt, chosen and rejected as strings.",
+        )
+
+    def ids(pair: Pair, *parts: Text, generate: bool = False) -> list[int]:
+        messages = [dict(message) for part in parts for message in part]
+        try:
+            return tokenizer.apply_chat_template(
+                messages, tokenize=True, return_dict=True, add_generation_prompt=generate, tools=None
+            )["input_ids"]
+        except TemplateError as error:
+            raise DataError(
+                f"{path}, line {pair.line}: the model's chat template refuses these messages.",
+                str(error),
+                "mend the order and the roles of the messages.",
+            ) from error
+
+    return (
+        _row(
+            ids(pair, pair.prompt, generate=True),
+            ids(pair, pair.prompt, pair.chosen),
+            ids(pair, pair.prompt, pair.rejected),
+        )
+        for pair in pairs
+    )
+
+
+def _row(prompt: list[int], with_chosen: list[int], with_rejected: list[int]) -> Row:
+    start = min(_common(prompt, with_chosen), _common(prompt, with_rejected))
+    return Row(prompt_ids=prompt[:start], chosen_ids=with_chosen[start:], rejected_ids=with_rejected[start:])
+
+
+def _common(one: list[int], other: list[int]) -> int:
+    """How many leading tokens are the same. Mostly the whole of `one`, which a slice finds at once."""
+    if other[: len(one)] == one:
+        return len(one)
+    return next(at for at, (a, b) in enumerate(zip(one, [*other, None], strict=False)) if a != b)
