@@ -14,7 +14,7 @@ from artifacts.errors import LaunchError
 from jobs import environment as trainer
 from jobs.home import Home
 from jobs.store import Store
-from launcher import __version__, machine
+from launcher import machine, version
 from launcher.settings import Settings
 
 TRAINER_GIB = 8.0
@@ -44,8 +44,8 @@ def checkup(environ: Mapping[str, str], settings: Settings) -> list[Finding]:
 
 
 def _program() -> Finding:
-    version = ".".join(str(part) for part in sys.version_info[:3])
-    return Finding(name="program", level="good", found=f"launch {__version__}, Python {version}")
+    python = ".".join(str(part) for part in sys.version_info[:3])
+    return Finding(name="program", level="good", found=f"launch {version()}, Python {python}")
 
 
 def _state(environ: Mapping[str, str]) -> list[Finding]:

@@ -6,8 +6,6 @@ from importlib import import_module
 
 import click
 
-from launcher import __version__
-
 # Name -> one line of help. The order is the order of a person's day.
 VERBS = {
     "demo": "Make a small sample project to try all of it at no cost.",
@@ -50,8 +48,18 @@ class Verbs(click.Group):
             formatter.write_dl(list(VERBS.items()))
 
 
+def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from launcher import version
+
+        click.echo(f"launch {version()}")
+        ctx.exit()
+
+
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="launch")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
+)
 def launch() -> None:
     """Preference tuning (DPO) where it fits.
 
