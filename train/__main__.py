@@ -7,14 +7,16 @@ import time
 _STARTED = time.monotonic()
 
 import argparse  # noqa: E402
+import logging  # noqa: E402
 import os  # noqa: E402
 import sys  # noqa: E402
+import warnings  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import TypeVar  # noqa: E402
 
 from pydantic import BaseModel, ValidationError  # noqa: E402
 
-from train.config import EvalConfig, RunConfig  # noqa: E402
+from train.config import EvalConfig, Execution, RunConfig  # noqa: E402
 from train.errors import InputError, TrainError  # noqa: E402
 
 QUIET = {
@@ -24,7 +26,7 @@ QUIET = {
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "WANDB_MODE": "disabled",
-    "BITSANDBYTES_NOWELCOME": "1",
+    "TQDM_DISABLE": "1",
 }
 """No library calls home, and none writes where the log is. Set before any of them is imported."""
 
@@ -33,6 +35,8 @@ Document = TypeVar("Document", bound=BaseModel)
 
 def main(arguments: list[str] | None = None) -> int:
     os.environ.update(QUIET)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries to each other, at every step
     parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, what in (
@@ -61,6 +65,7 @@ def _dispatch(given: argparse.Namespace) -> int:
         return rate.run(given.device)
     if given.command == "evaluate":
         config = read(given.config, EvalConfig)
+        use_one_device(config.execution)
         from train import evaluate
 
         return evaluate.run(config)
@@ -69,9 +74,16 @@ def _dispatch(given: argparse.Namespace) -> int:
         from train import check
 
         return check.run(config)
+    use_one_device(config.execution)
     from train import dpo
 
     return dpo.run(config, started=_STARTED, stop_on_eof=given.stop_on_eof)
+
+
+def use_one_device(execution: Execution) -> None:
+    """Shows torch one GPU: with more, the trainer would copy the model to each. Before torch is imported."""
+    if execution.device == "cuda":
+        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
 
 
 def read(path: Path, kind: type[Document]) -> Document:

@@ -31,9 +31,9 @@ def run(config: RunConfig, *, started: float, stop_on_eof: bool = False) -> int:
     stop.install()
     if stop_on_eof:
         stop.watch_stdin()
-    check_settings(config.training)
     with held(config.output_dir):
         try:
+            check_settings(config.training)
             end = _train(config, stop, started)
         except BaseException as problem:
             problem = _as_disk_full(problem)

@@ -127,7 +127,7 @@ class StageBTrainer(DPOTrainer):
             return outputs
 
         loss = super()._compute_loss(recording, inputs, return_outputs)
-        value = float(loss)
+        value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainError(
                 f"The loss is {value} after step {self.state.global_step}",

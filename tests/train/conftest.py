@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -23,15 +24,12 @@ from transformers import (
     MistralConfig,
     MistralForCausalLM,
     PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForCausalLM,
 )
 
 WORDS = [f"w{i}" for i in range(60)]
 FAMILIES = {
     "llama": (LlamaConfig, LlamaForCausalLM),
     "mistral": (MistralConfig, MistralForCausalLM),
-    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
 }
 
 
@@ -49,8 +47,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
+def _own_process_settings() -> Iterator[None]:
+    """A run sets threads and signal handlers for its process; tests share one."""
     torch.set_num_threads(1)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def make_base(folder: Path, family: str = "llama", seed: int = 0) -> Path:
@@ -105,7 +108,7 @@ def write_pairs(path: Path, count: int, seed: int = 0, length: int = 6) -> Path:
 
 @pytest.fixture(scope="session")
 def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`llama/`, `mistral/`, `qwen2/` with `NAME-adapter/` each. Read-only."""
+    """`llama/` and `mistral/`, with `NAME-adapter/` each. Read-only."""
     folder = tmp_path_factory.mktemp("models")
     for family in FAMILIES:
         base = make_base(folder / family, family)
