@@ -108,9 +108,9 @@ def check_belongs(lora: Lora, base: Path, weights: dict[str, Tensor]) -> None:
     for module, pair in lora.factors().items():
         tail, layer = _tail(f"{module}.weight")
         a, b = pair["A"].shape, pair["B"].shape
-        if len(a) != 2 or len(b) != 2 or ("lora_embedding" not in _names(lora, module) and a[0] != b[1]):
+        if len(a) != 2 or len(b) != 2 or a[0] != b[1]:
             foreign(f"The factors of {module} have the shapes {a} and {b}, which do not multiply.")
-        if not lora.config.get("rank_pattern") and lora.r not in (a[0], b[0]):
+        if not lora.config.get("rank_pattern") and lora.r != a[0]:
             foreign(f"{CONFIG} says r = {lora.r}, and the factors of {module} have the rank {a[0]}.")
         known = shapes.get(tail)
         if known is None:
@@ -125,10 +125,6 @@ def check_belongs(lora: Lora, base: Path, weights: dict[str, Tensor]) -> None:
             depth = {layer for name in shapes for at, layer in (_tail(name),) if at.split(".", 2)[2:] == [rest]}
             if len(found) < len(depth):
                 foreign(f"It changes {rest} in {len(found)} layers, the base has {len(depth)}.")
-
-
-def _names(lora: Lora, module: str) -> str:
-    return " ".join(name for name in lora.tensors if f"{module}.lora_embedding" in name)
 
 
 def _tail(name: str) -> tuple[str, int | None]:

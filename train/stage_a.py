@@ -8,21 +8,28 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import NoReturn, cast
 
 from pydantic import BaseModel, ConfigDict
 
 from train.config import ModelRef
 from train.errors import InputError
-from train.lora import CONFIG, TO_SAFETENSORS, WEIGHTS, check_belongs, read_lora
-from train.weights import INDEX, SINGLE, Tensor, read_json, read_weights, weight_files
+from train.lora import CONFIG, WEIGHTS, check_belongs, read_lora
+from train.model_folder import (
+    TOKENIZER_FILES,
+    check_full,
+    check_vocabulary,
+    convert_file,
+    embedding_rows,
+    has_adapter,
+    has_tokenizer,
+    has_weights,
+)
+from train.weights import read_json, read_weights, weight_files
 
 NO_ADAPTER = "none"
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "tekken.json", "vocab.json", "vocab.txt")
-
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
 
 
 class AdapterFacts(BaseModel):
@@ -62,15 +69,15 @@ def identify(model: str, *, base: str | None = None, adapter: str | None = None)
         found = _folder(adapter)
         same = base is None and _place(model) == str(found)
         over = _place(base or model)
-        if same and not _has_weights(found):
+        if same and not has_weights(found):
             over, revision = _base_of(found)
     else:
         over = _place(model)
-        found = Path(over) if _is_folder(over) and _has_adapter(Path(over)) else None
+        found = Path(over) if _is_folder(over) and has_adapter(Path(over)) else None
         if found is None and base is not None and _place(base) != over:
             _two_models(over, _place(base))
         if found is not None:
-            if _has_weights(found) and (base is None or _place(base) == over):
+            if has_weights(found) and (base is None or _place(base) == over):
                 _two_ways(found)
             over, revision = (_place(base), None) if base else _base_of(found)
     ref = ModelRef(base=over, base_revision=revision, adapter=str(found) if found else None)
@@ -105,27 +112,19 @@ def describe(ref: ModelRef) -> StageA:
     )
 
 
-def tokenizer_source(ref: ModelRef) -> tuple[str, str | None]:
-    """The folder or hub id, and its revision, of Stage A's tokenizer: the adapter's own where it has one."""
-    if ref.adapter is not None and _has_tokenizer(Path(ref.adapter)):
-        return ref.adapter, None
-    return ref.base, ref.base_revision
-
-
-def embedding_rows(ref: ModelRef) -> int | None:
-    """How many tokens the model embeds, an adapter's own embedding included; None of a base that is not here."""
+def vocabulary_size(ref: ModelRef) -> int | None:
+    """How many tokens Stage A embeds, an adapter's own embedding included; None of a base that is not here."""
     if not _is_folder(ref.base):
         return None
-    tensors: dict[str, Tensor] = read_weights(Path(ref.base))
-    if ref.adapter is not None:
-        tensors |= read_lora(Path(ref.adapter)).tensors
-    rows = [
-        tensor.shape[0] for name, tensor in tensors.items() if name.endswith(_EMBEDDINGS) and len(tensor.shape) == 2
-    ]
-    if rows:
-        return max(rows)
-    size: object = read_json(Path(ref.base) / "config.json").get("vocab_size")
-    return size if isinstance(size, int) else None
+    tensors = read_weights(Path(ref.base)) | (read_lora(Path(ref.adapter)).tensors if ref.adapter else {})
+    return embedding_rows(read_json(Path(ref.base) / "config.json"), tensors)
+
+
+def tokenizer_source(ref: ModelRef) -> tuple[str, str | None]:
+    """The folder or hub id, and its revision, of Stage A's tokenizer: the adapter's own where it has one."""
+    if ref.adapter is not None and has_tokenizer(Path(ref.adapter)):
+        return ref.adapter, None
+    return ref.base, ref.base_revision
 
 
 def _is_folder(place: str) -> bool:
@@ -156,28 +155,8 @@ def _folder(name: str) -> Path:
     )
 
 
-def _has_adapter(folder: Path) -> bool:
-    return any((folder / name).exists() for name in (CONFIG, WEIGHTS, "adapter_model.bin"))
-
-
-def _torch_files(folder: Path) -> list[Path]:
-    return sorted(
-        file
-        for file in folder.iterdir()
-        if file.suffix in (".bin", ".pt", ".pth") and file.name not in ("adapter_model.bin", "training_args.bin")
-    )
-
-
-def _has_weights(folder: Path) -> bool:
-    return (folder / SINGLE).exists() or (folder / INDEX).exists() or bool(_torch_files(folder))
-
-
-def _has_tokenizer(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in TOKENIZER_FILES)
-
-
 def _base_of(adapter: Path) -> tuple[str, str | None]:
-    """Where an adapter says that its base is, and the revision: beside itself first, then from here, then on the hub."""
+    """Where an adapter says that its base is, and the revision: beside itself, then from here, then on the hub."""
     if not (adapter / CONFIG).is_file():
         raise InputError(f"{adapter}: no {CONFIG}, so this is no adapter.", next_step="copy the adapter again.")
     config = read_json(adapter / CONFIG)
@@ -187,14 +166,14 @@ def _base_of(adapter: Path) -> tuple[str, str | None]:
     for start in (adapter, Path.cwd()):
         path = start / Path(name).expanduser()
         if path.is_dir() and path.resolve() != adapter.resolve():
-            if _has_weights(path) and _has_adapter(path):
+            if has_weights(path) and has_adapter(path):
                 _no_base(
                     adapter, f"{path} holds adapter files of its own beside full weights: say that it is the base."
                 )
             return str(path.absolute()), None
-    if _HUB_ID.fullmatch(name):
-        return name, revision if isinstance(revision, str) else None
-    _no_base(adapter, f"{CONFIG} says {name}, and there is no such folder.")
+    if not _HUB_ID.fullmatch(name):
+        _no_base(adapter, f"{CONFIG} says {name}, and there is no such folder.")
+    return name, revision if isinstance(revision, str) else None
 
 
 def _no_base(adapter: Path, why: str) -> NoReturn:
@@ -228,93 +207,20 @@ def _check(ref: ModelRef) -> None:
         if not (adapter / WEIGHTS).is_file():
             torch_file = adapter / "adapter_model.bin"
             if torch_file.is_file():
-                _convert_file(torch_file, adapter / WEIGHTS)
+                convert_file(torch_file, adapter / WEIGHTS)
             raise InputError(f"{adapter}: no {WEIGHTS}, so there is no adapter to apply.", next_step="copy it again.")
         lora = read_lora(adapter)
     if not _is_folder(ref.base):
         return
     base = Path(ref.base)
-    config = _check_full(base)
-    if not any(_has_tokenizer(folder) for folder in (base, *([Path(ref.adapter)] if ref.adapter else []))):
+    config = check_full(base)
+    if not any(has_tokenizer(folder) for folder in (base, *([Path(ref.adapter)] if ref.adapter else []))):
         raise InputError(
             f"{base}: no tokenizer (none of {', '.join(TOKENIZER_FILES)}).",
             next_step="copy the tokenizer's files of Stage A into the folder.",
         )
     weights = read_weights(base)
+    tensors = weights | lora.tensors if lora else weights
     if lora is not None and "quantization_config" not in config:  # packed weights have other shapes
         check_belongs(lora, base, weights)
-    _check_vocabulary(ref)
-
-
-def _check_full(base: Path) -> dict[str, Any]:
-    """The configuration of a full model's folder."""
-    if not any(base.iterdir()):
-        raise InputError(f"{base} is empty.", next_step="copy or download the model into it.")
-    if not _has_weights(base) and _has_adapter(base):
-        raise InputError(
-            f"{base} holds an adapter only, and a full model is needed here.",
-            next_step=f"--model {shlex.quote(str(base))} --base FOLDER_OR_HUB_ID",
-        )
-    if not (base / "config.json").is_file():
-        raise InputError(f"{base}: no config.json, so this is no model folder.", next_step="name the model's folder.")
-    config = read_json(base / "config.json")
-    if not weight_files(base):
-        torch_files = _torch_files(base)
-        if len(torch_files) == 1:
-            _convert_file(torch_files[0], base / SINGLE)
-        if torch_files:
-            _convert_model(base)
-        raise InputError(f"{base}: no {SINGLE} and no {INDEX}.", next_step="copy or download the weights.")
-    return config
-
-
-def _refuse_pickles(folder: Path, command: list[str]) -> NoReturn:
-    raise InputError(
-        f"{folder}: the weights are in torch's own format (.bin, .pt), which can run code when it is read.",
-        "Only safetensors is loaded.",
-        shlex.join(command),
-    )
-
-
-def _convert_file(source: Path, target: Path) -> NoReturn:
-    _refuse_pickles(source.parent, ["python", "-c", TO_SAFETENSORS, str(source), str(target)])
-
-
-def _convert_model(folder: Path) -> NoReturn:
-    code = (
-        "import sys; from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; "
-        "M.from_pretrained(sys.argv[1], dtype='auto').save_pretrained(sys.argv[2]); "
-        "T.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2])"
-    )
-    _refuse_pickles(folder, ["python", "-c", code, str(folder), f"{folder}-safetensors"])
-
-
-def _check_vocabulary(ref: ModelRef) -> None:
-    """A tokenizer.json whose ids reach past the embedding belongs to another model."""
-    file = Path(tokenizer_source(ref)[0]) / "tokenizer.json"
-    rows = embedding_rows(ref)
-    if rows is None or not file.is_file():
-        return
-    tokens = 1 + max(_token_ids(read_json(file)), default=-1)
-    if tokens > rows:
-        raise InputError(
-            f"{file}: does not belong to the model {ref.base}.",
-            f"The tokenizer has {tokens:,} tokens, the model embeds {rows:,}.",
-            "put the tokenizer that Stage A was trained with into its folder.",
-        )
-
-
-def _token_ids(tokenizer: dict[str, Any]) -> list[int]:
-    model: Any = tokenizer.get("model")
-    vocab: Any = cast("dict[str, Any]", model).get("vocab") if isinstance(model, dict) else None
-    ids: list[Any] = []
-    if isinstance(vocab, dict):
-        ids += cast("dict[str, Any]", vocab).values()
-    elif isinstance(vocab, list):
-        ids.append(len(cast("list[Any]", vocab)) - 1)
-    added: Any = tokenizer.get("added_tokens")
-    if isinstance(added, list):
-        ids += [
-            cast("dict[str, Any]", token).get("id") for token in cast("list[Any]", added) if isinstance(token, dict)
-        ]
-    return [token for token in ids if isinstance(token, int)]
+    check_vocabulary(Path(tokenizer_source(ref)[0]), ref.base, embedding_rows(config, tensors))

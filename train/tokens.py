@@ -1,4 +1,4 @@
-# pyright: basic
+# pyright: basic, reportMissingImports=false
 """Preference pairs as token ids, cut as they will be trained on, with a report of what is in them.
 
 The ids are those of TRL's `DPOTrainer._prepare_dataset` (1.16): EOS closes a completion that is a string, chats go
@@ -23,7 +23,7 @@ from train.config import ModelRef
 from train.data_report import LINES_NAMED, DataReport, LeftOut, Lengths, Reason, TokenLengths
 from train.errors import DataError, InputError
 from train.pairs import Pair, Text, read_pairs
-from train.stage_a import embedding_rows, tokenizer_source
+from train.stage_a import tokenizer_source, vocabulary_size
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -61,7 +61,7 @@ def load_tokenizer(model: ModelRef) -> PreTrainedTokenizerBase:
     source, revision = tokenizer_source(model)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-        rows = embedding_rows(model)
+        rows = vocabulary_size(model)
         if rows is None:
             rows = AutoConfig.from_pretrained(model.base, revision=model.base_revision).get_text_config().vocab_size
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError) as error:
@@ -239,9 +239,9 @@ def _string_rows(pairs: list[Pair], tokenizer: PreTrainedTokenizerBase) -> Itera
 
     return map(
         _row,
-        ids([pair.prompt for pair in pairs]),
-        ids([pair.prompt + closed(pair.chosen) for pair in pairs]),
-        ids([pair.prompt + closed(pair.rejected) for pair in pairs]),
+        ids([str(pair.prompt) for pair in pairs]),
+        ids([str(pair.prompt) + closed(str(pair.chosen)) for pair in pairs]),
+        ids([str(pair.prompt) + closed(str(pair.rejected)) for pair in pairs]),
     )
 
 
@@ -254,7 +254,7 @@ def _chat_rows(path: Path | str, pairs: list[Pair], tokenizer: PreTrainedTokeniz
         )
 
     def ids(pair: Pair, *parts: Text, generate: bool = False) -> list[int]:
-        messages = [dict(message) for part in parts for message in part]
+        messages = [dict(message) for part in parts for message in part if not isinstance(message, str)]
         try:
             return tokenizer.apply_chat_template(
                 messages, tokenize=True, return_dict=True, add_generation_prompt=generate, tools=None
