@@ -1,3 +1,4 @@
+# pyright: basic
 """`python -m train check --config run.json`: what the pairs are worth, before any training.
 
 Writes `output_dir/data.json` (`datacheck/1`) and prints it. Bad data or a tokenizer that is not the model's ends
