@@ -82,7 +82,7 @@ def read(root: Path) -> Manifest | None:
     """The manifest in `root`; None where there is none. Raises NotWhole for one that cannot be read."""
     try:
         return Manifest.model_validate_json((root / MANIFEST).read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except ValidationError as error:
         raise NotWhole(f"{root / MANIFEST} cannot be read", why=str(error.errors()[0]["msg"])) from error
