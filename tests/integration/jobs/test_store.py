@@ -226,7 +226,7 @@ class Life(RuleBasedStateMachine):
             self.write.move(self.number, to, NOW)
             self.state = to
         else:
-            with pytest.raises(ValueError, match="cannot go|has no attempt"):
+            with pytest.raises(ValueError, match=r"cannot go|has no attempt"):
                 self.write.move(self.number, to, NOW)
 
     @rule()
