@@ -57,7 +57,7 @@ def test_equal_chats_keep_a_completion(tmp_path: Path) -> None:
 
 def test_bom_crlf_blank_lines_and_line_separators_are_fine(tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
-    line = '{"prompt": "a\u2028b", "chosen": "\u0000é", "rejected": "n"}'
+    line = '{"prompt": "a\u2028b", "chosen": "\\u0000é", "rejected": "n"}'
     path.write_bytes(b"\xef\xbb\xbf" + f"{line}\r\n\r\n  \n{line}".encode())
     assert [(pair.prompt, pair.line) for pair in read_pairs(path)] == [("a\u2028b", 1), ("a\u2028b", 4)]
     assert count_pairs(path) == 2

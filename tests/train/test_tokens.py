@@ -1,0 +1,214 @@
+"""Pairs as token ids: what TRL itself makes of them, and what is left out, cut and counted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from datasets import Dataset
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
+
+from train.check import run
+from train.config import Data, ModelRef, RunConfig, Training
+from train.errors import DataError, InputError
+from train.rate import measure, solve
+from train.tokens import load_tokenizer, prepare
+
+TEMPLATE = (
+    "{% for m in messages %}{% if m['role'] == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
+    "<|{{ m['role'] }}|>{{ m['content'] }}</s>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+ODD = ["It is four.", " four</s>", "ﷺ 👩‍⚕️\u2028\u0000 ‰", "A much longer answer, with 12.5 mg and more words " * 4, "Q"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE that merges letters, so that tokens merge across the end of a prompt too."""
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    inner.train_from_iterator(
+        [*ODD, "What is two and two?"] * 3,
+        trainers.BpeTrainer(
+            vocab_size=400, show_progress=False, special_tokens=["<s>", "</s>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        ),
+    )  # fmt: skip
+    inner.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="</s>", chat_template=TEMPLATE
+    )
+
+
+def write(path: Path, records: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def pair(prompt: Any, chosen: Any, rejected: Any) -> dict[str, Any]:
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+
+
+def strings() -> list[dict[str, Any]]:
+    prompts = ["What is two and two?", "What is tw", "É\n\n", ODD[3]]
+    return [pair(prompt, one, other) for prompt in prompts for one in ODD for other in ODD if one != other]
+
+
+def chats() -> list[dict[str, Any]]:
+    said = strings()
+    return [
+        pair(
+            [{"role": "system", "content": "Be brief."}, {"role": "user", "content": one["prompt"]}],
+            [{"role": "assistant", "content": one["chosen"]}],
+            [{"role": "assistant", "content": one["rejected"]}],
+        )
+        for one in said
+    ]
+
+
+def by_trl(records: list[dict[str, Any]], tokenizer: Any, max_length: int) -> list[dict[str, Any]]:
+    args = SimpleNamespace(dataset_num_proc=None, max_length=max_length, truncation_mode="keep_start")
+    trainer = SimpleNamespace(_tokenizer=tokenizer)
+    return list(DPOTrainer._prepare_dataset(trainer, Dataset.from_list(records), tokenizer, args, "train"))
+
+
+@pytest.mark.parametrize("make", [strings, chats])
+@pytest.mark.parametrize("max_length", [10_000, 40])
+def test_rows_are_what_trl_prepares_and_its_collator_cuts(
+    tmp_path: Path, tokenizer: Any, make: Any, max_length: int
+) -> None:
+    mine = prepare(write(tmp_path / "pairs.jsonl", make()), tokenizer, max_length)
+    theirs = by_trl(make(), tokenizer, max_length)
+    collate = DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id, max_length=max_length)
+    uncut = DataCollatorForPreference(pad_token_id=tokenizer.pad_token_id)
+
+    def tensors(row: Any, collator: Any) -> str:
+        keys = ("prompt_ids", "chosen_ids", "rejected_ids")
+        return str({key: value.tolist() for key, value in collator([{k: row[k] for k in keys}]).items()})
+
+    expected = [row for row in theirs if len({str(t) for t in _completions(row, max_length)}) == 2]
+    assert [tensors(row, uncut) for row in mine.rows] == [tensors(row, collate) for row in expected]
+    assert len(mine.rows) > 20
+    assert all(len(row["prompt_ids"]) + len(row["chosen_ids"]) <= max_length for row in mine.rows)
+
+
+def _completions(row: Any, max_length: int) -> list[list[int]]:
+    room = max_length - len(row["prompt_ids"])
+    return [row[key][:room] for key in ("chosen_ids", "rejected_ids")]
+
+
+def test_every_pair_that_teaches_nothing_is_counted_by_reason_and_line(tmp_path: Path, tokenizer: Any) -> None:
+    good = pair("a b c", "yes", "no")
+    records = [
+        good, good, pair("a b c", "no", "yes"), pair(" ", "yes", "no"), pair("a", "", "no"), pair("a", "yes", "yes"),
+        pair("w " * 60, "yes", "no"), pair("a", "w " * 60 + "yes", "w " * 60 + "no"), pair("a", "w " * 60, "no"),
+    ]  # fmt: skip
+    found = prepare(write(tmp_path / "pairs.jsonl", records), tokenizer, 30)
+    report = found.report
+    assert {group.reason: group.lines for group in report.left_out} == {
+        "empty_prompt": (4,), "empty_completion": (5,), "identical": (6,), "prompt_too_long": (7,),
+        "equal_after_cut": (8,),
+    }  # fmt: skip
+    assert (report.pairs, report.usable, found.lines) == (9, 4, [1, 2, 3, 9])
+    assert (report.duplicates, report.contradictions) == (1, 1)
+    assert (report.truncated_pairs, report.truncated_chosen, report.truncated_rejected) == (1, 1, 0)
+    assert report.refused is not None
+    assert "5 of 9 pairs would teach nothing" in report.refused
+    assert len(report.warnings) == 5 + 3
+
+
+def test_shared_prompts_and_the_limit(tmp_path: Path, tokenizer: Any) -> None:
+    path = write(tmp_path / "pairs.jsonl", [pair(f"{n}", "yes", "no") for n in range(6)])
+    train = prepare(path, tokenizer, 30, limit=2)
+    assert train.report.refused is None
+    assert prepare(path, tokenizer, 30, train_prompts=train.prompts).report.prompts_in_train == 2
+
+
+def test_a_chat_that_the_template_refuses_is_named(tmp_path: Path, tokenizer: Any) -> None:
+    tool = [{"role": "tool", "content": "x"}]
+    path = write(tmp_path / "pairs.jsonl", [*chats()[:1], pair(tool, "yes", "no")])
+    with pytest.raises(DataError, match="line 2: the model's chat template refuses") as caught:
+        prepare(path, tokenizer, 30)
+    assert "no tools" in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
+    folder = tmp_path_factory.mktemp("it's a model\n")
+    config = LlamaConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2,
+        vocab_size=len(tokenizer),
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def run_config(tmp_path: Path, model: Path, train: Path, val: Path | None = None) -> RunConfig:
+    return RunConfig(
+        job="check",
+        model=ModelRef(base=str(model)),
+        data=Data(train=train, val=val),
+        training=Training(max_length=40),
+        output_dir=tmp_path / "-out put",
+        reference_cache=tmp_path / "cache",
+    )
+
+
+def test_check_prints_and_keeps_one_document(tmp_path: Path, model: Path, capsys: Any) -> None:
+    train, val = write(tmp_path / "train.jsonl", strings()), write(tmp_path / "val.jsonl", strings()[:3])
+    assert run(run_config(tmp_path, model, train, val)) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document == json.loads((tmp_path / "-out put" / "data.json").read_text())
+    assert document["schema"] == "datacheck/1"
+    assert document["train"]["schema"] == "datareport/1"
+    assert document["val"]["prompts_in_train"] == document["val"]["usable"] > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("", "no preference pair"), ("{\n", "line 1"), (json.dumps(pair("a", "b", "b")), "no pair can")],
+)
+def test_check_ends_with_2_and_writes_nothing_for_bad_data(
+    tmp_path: Path, model: Path, capsys: Any, text: str, reason: str
+) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text(text)
+    assert run(run_config(tmp_path, model, path)) == 2
+    said = capsys.readouterr()
+    assert reason in said.err
+    assert said.out == ""
+    assert not (tmp_path / "-out put").exists()
+
+
+def test_a_tokenizer_of_another_model_or_a_broken_one_is_refused(tmp_path: Path, model: Path, tokenizer: Any) -> None:
+    assert load_tokenizer(ModelRef(base=str(model))).eos_token == "</s>"
+    LlamaForCausalLM(LlamaConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, vocab_size=50,
+    )).save_pretrained(tmp_path)  # fmt: skip
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="does not belong"):
+        load_tokenizer(ModelRef(base=str(tmp_path)))
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(InputError, match="cannot be loaded"):
+        load_tokenizer(ModelRef(base=str(tmp_path)))
+
+
+def test_the_rate_is_solved_from_two_steps() -> None:
+    solved = solve(1e9, 0.01 + 1e9 / 5e10, 1e10, 0.01 + 1e10 / 5e10)
+    assert solved["flop_per_s"] == pytest.approx(5e10)
+    assert solved["step_overhead_s"] == pytest.approx(0.01)
+    assert solve(1e9, 0.001, 1e10, 0.2) == {"flop_per_s": pytest.approx(5e10), "step_overhead_s": 0.0}
+
+
+def test_this_machine_has_a_rate() -> None:
+    document = measure("cpu")
+    assert [row["precision"] for row in document["rows"]] == ["fp32", "bf16"]
+    assert all(row["flop_per_s"] > 1e6 and row["step_overhead_s"] >= 0 for row in document["rows"])
+    with pytest.raises(InputError, match="no device"):
+        measure("tpu")
