@@ -78,7 +78,7 @@ def by_trl(records: list[dict[str, Any]], tokenizer: Any, max_length: int) -> li
 
 
 @pytest.mark.parametrize("make", [strings, chats])
-@pytest.mark.parametrize("max_length", [10_000, 40])
+@pytest.mark.parametrize("max_length", [10_000, 90])
 def test_rows_are_what_trl_prepares_and_its_collator_cuts(
     tmp_path: Path, tokenizer: Any, make: Any, max_length: int
 ) -> None:
