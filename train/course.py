@@ -57,13 +57,16 @@ class Course(TrainerCallback):
         for line in self.journal.lines():
             self._watch.feed(line)
 
+    def make_up_validation(self) -> None:
+        """The pass that was due when the run was stopped, so that the same adapter is the best in the end."""
+        if self.val_due:
+            self.val_due = False
+            self.trainer.evaluate()
+
     # ---- transformers' events ----
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.val_due and state.global_step:
-            self.val_due = False
-            self.trainer.evaluate()
-            control.should_evaluate = False
+        self.make_up_validation()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._step_began = time.monotonic()

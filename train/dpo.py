@@ -53,8 +53,9 @@ def _train(config: RunConfig, stop: Any, started: float) -> End:
     from train.course import VAL_PAIRS, Course, say
     from train.gate import pass_gate
     from train.journal import Journal
-    from train.model import load_stage_a, load_tokenizer
+    from train.model import load_stage_a
     from train.reference import ReferenceCache
+    from train.tokens import load_tokenizer
     from train.trainer import StageBTrainer
 
     if config.execution.threads is not None:
@@ -102,8 +103,12 @@ def _train(config: RunConfig, stop: Any, started: float) -> End:
         say(f"resuming after step {step}")
     early = stop.reason() if step < steps else None
     if early is None:
-        trainer.add_callback(course)
-        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        if step < steps:
+            trainer.add_callback(course)
+            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        else:
+            trainer.take_up(resumed)  # transformers would train one step more than asked for
+            course.make_up_validation()
         step = trainer.state.global_step
         course.keep_last()
     stop.settled()

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedTokenizerBase
 
 from train.config import Execution, ModelRef, Training
 from train.errors import InputError
 from train.reference import model_key
+from train.tokens import load_tokenizer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -94,21 +95,6 @@ def load_base(base: Path, precision: str, quantization: str | None, device: str)
             if hasattr(module, "support_avx512bf16_for_cpu"):
                 module.support_avx512bf16_for_cpu = False
     return model
-
-
-def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerBase:
-    """Stage A's tokenizer: the adapter folder's where it has one (its chat template is Stage A's), else the base's."""
-    folders = [resolve_base(ref)]
-    if ref.adapter is not None and (Path(ref.adapter) / "tokenizer_config.json").is_file():
-        folders.insert(0, Path(ref.adapter))
-    try:
-        with _without_adapter(folders[0]) as folder:
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as problem:
-        raise InputError(f"{folders[0]} has no tokenizer that can be read", str(problem)) from problem
-    if tokenizer.eos_token is None:
-        raise InputError(f"The tokenizer in {folders[0]} has no end-of-sequence token", "a completion could never end")
-    return tokenizer
 
 
 def resolve_base(ref: ModelRef) -> Path:

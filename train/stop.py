@@ -20,10 +20,10 @@ class Stop:
     def __init__(self, started: float, max_seconds: float | None = None) -> None:
         """`started` is the process's start on the monotonic clock; `max_seconds` counts from it."""
         self._deadline = None if max_seconds is None else started + max_seconds
-        self._signalled = threading.Event()
+        self.requested = threading.Event()
         self._steps: deque[float] = deque(maxlen=10)
         self._save_seconds = 0.5
-        self._hard_exit: threading.Timer | None = None
+        self.hard_exit: threading.Timer | None = None
 
     def install(self) -> None:
         """SIGTERM and SIGINT finish the step and save."""
@@ -35,7 +35,7 @@ class Stop:
         threading.Thread(target=self._until_eof, name="stdin", daemon=True).start()
 
     def request(self) -> None:
-        self._signalled.set()
+        self.requested.set()
 
     def stepped(self, seconds: float) -> None:
         self._steps.append(seconds)
@@ -45,7 +45,7 @@ class Stop:
 
     def reason(self, now: float | None = None) -> Literal["signal", "deadline"] | None:
         """Why to stop before another step, or None. Near the deadline, what a step and a save take is left free."""
-        if self._signalled.is_set():
+        if self.requested.is_set():
             return "signal"
         return None if self.has_room(max(self._steps, default=0.0), now) else "deadline"
 
@@ -58,8 +58,8 @@ class Stop:
 
     def settled(self) -> None:
         """The step ended and its result is saved: no hard exit is needed any more."""
-        if self._hard_exit is not None:
-            self._hard_exit.cancel()
+        if self.hard_exit is not None:
+            self.hard_exit.cancel()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.request()
@@ -67,7 +67,7 @@ class Stop:
     def _until_eof(self) -> None:
         while os.read(sys.stdin.fileno(), 4096):
             pass
-        self._hard_exit = threading.Timer(GRACE_SECONDS, os._exit, (1,))
-        self._hard_exit.daemon = True
-        self._hard_exit.start()
+        self.hard_exit = threading.Timer(GRACE_SECONDS, os._exit, (1,))
+        self.hard_exit.daemon = True
+        self.hard_exit.start()
         self.request()

@@ -243,6 +243,11 @@ class StageBTrainer(DPOTrainer):
             raise TrainError(f"The adapter in {resume_from_checkpoint} has other tensors than the one being trained")
         set_peft_model_state_dict(self.model, tensors, adapter_name="default")
 
+    def take_up(self, folder: Path) -> None:
+        """Stands where a checkpoint's run stood, for writing results and not for training on."""
+        self._load_from_checkpoint(str(folder))
+        self.state.global_step = checkpoint.step_of(folder)
+
     def _load_optimizer_and_scheduler(self, checkpoint_folder: str | None) -> None:
         if checkpoint_folder is None:
             return

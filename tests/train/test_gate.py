@@ -80,7 +80,7 @@ def test_a_new_lora_that_is_not_the_identity(with_new_lora):
 
 
 def test_an_adapter_in_16_bit(with_adapter):
-    trainer, stage_a, rows = with_adapter
+    trainer = with_adapter[0]
     weight = parameter(trainer, "lora_A.default")
     weight.data = weight.data.bfloat16()
     with pytest.raises(GateError, match="fp32_adapter"):

@@ -37,7 +37,7 @@ def test_1_after_a_resume_the_reference_is_stage_a_and_not_the_checkpoint(run_do
     stage_a = load_file(Path(document["model"]["adapter"]) / "adapter_model.safetensors")
     assert all(torch.equal(seen["ref"][name], tensor) for name, tensor in stage_a.items())
     assert not all(torch.equal(seen["default"][name], tensor) for name, tensor in stage_a.items())
-    resumed = [line for line in lines(document, "train") if line["step"] == 7][0]
+    resumed = next(line for line in lines(document, "train") if line["step"] == 7)
     assert abs(resumed["loss"] - math.log(2)) > 1e-4
 
 

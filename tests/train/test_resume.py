@@ -1,0 +1,175 @@
+# pyright: basic
+"""A run that was stopped at any moment, and resumed, ends in the same adapter, by the same losses, bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import train
+from tests.train.runs import end_of, interrupted, lines, start
+from train import checkpoint
+from train.errors import InputError
+
+NUMBERS = (
+    "step",
+    "loss",
+    "margin",
+    "grad_norm",
+    "learning_rate",
+    "logps_chosen",
+    "rewards_rejected",
+    "tokens",
+    "epoch",
+)
+
+
+def numbers(document: dict, kind: str = "train") -> list[tuple]:
+    return [tuple(line.get(name) for name in NUMBERS) for line in lines(document, kind)]
+
+
+def adapters(document: dict) -> list[str]:
+    files = [Path(document["output_dir"]) / name / "adapter_model.safetensors" for name in ("adapter", "adapter_last")]
+    return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+
+
+def beside(document: dict) -> dict:
+    """The same run in another folder, with a cache of references of its own."""
+    return document | {name: document[name] + "-b" for name in ("output_dir", "reference_cache")}
+
+
+@pytest.mark.parametrize(
+    ("family", "adapter", "execution", "training"),
+    [
+        ("llama", True, {}, {"batch_size": 4, "micro_batch_size": 2, "epochs": 3}),
+        ("mistral", False, {"gradient_checkpointing": True}, {}),
+        ("llama", True, {"precision": "bf16"}, {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.1]}),
+        ("llama", False, {"quantization": "nf4"}, {"lr_scheduler": "cosine", "warmup_steps": 2}),
+    ],
+)
+def test_stopped_by_sigterm_twice(run_document, monkeypatch, family, adapter, execution, training):
+    whole = run_document(family, adapter=adapter, execution=execution, **training)
+    parts = beside(whole)
+    assert start(whole) == 0
+    interrupted(parts, monkeypatch, at_step=4)
+    interrupted(parts, monkeypatch, at_step=9)
+    assert start(parts) == 0
+    assert numbers(parts) == numbers(whole)
+    assert numbers(parts, "val") == numbers(whole, "val")
+    assert adapters(parts) == adapters(whole)
+    assert end_of(parts)["best_step"] == end_of(whole)["best_step"]
+
+
+def test_stopped_where_a_validation_was_due_it_is_made_up_for(run_document, monkeypatch):
+    whole = run_document(eval_every=4)
+    parts = beside(whole)
+    start(whole)
+    interrupted(parts, monkeypatch, at_step=8)
+    assert [line["step"] for line in lines(parts, "val")] == [4]
+    start(parts)
+    assert numbers(parts, "val") == numbers(whole, "val")
+    assert adapters(parts) == adapters(whole)
+
+
+def trainer(document: dict, folder: Path, *options: str, **popen) -> subprocess.Popen:
+    """`python -m train dpo`, as the driver starts it."""
+    config = folder / "run.json"
+    config.write_text(json.dumps(document))
+    quiet = {"PYTHONSAFEPATH": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | quiet | {"PYTHONPATH": str(Path(train.__file__).parent.parent)}
+    command = [sys.executable, "-m", "train", "dpo", "--config", str(config), *options]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, **popen)
+
+
+def wait_for_step(document: dict, step: int, process: subprocess.Popen, seconds: float = 90) -> None:
+    """Returns when the line of `step` is in `metrics.jsonl`; the polling is bounded by a deadline."""
+    path, deadline = Path(document["output_dir"]) / "metrics.jsonl", time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if path.exists() and f'"step":{step},' in path.read_text():
+            return
+        assert process.poll() is None, process.stderr.read().decode()
+        time.sleep(0.005)
+    raise AssertionError(f"no step {step} within {seconds} s")
+
+
+def test_killed_twice_with_kill_9_and_resumed(run_document, tmp_path):
+    """The first kill is right after a line, where a checkpoint may be under way: one is written at every step."""
+    whole = run_document(epochs=10, save_every=1, eval_every=5)
+    parts = beside(whole)
+    assert start(whole) == 0
+    for step in (7, 30):
+        process = trainer(parts, tmp_path)
+        wait_for_step(parts, step, process)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        process.stderr.close()
+        newest = checkpoint.newest_whole(Path(parts["output_dir"]) / "checkpoints")
+        assert newest is not None
+        assert step - 1 <= checkpoint.step_of(newest)
+    assert start(parts) == 0
+    assert numbers(parts) == numbers(whole)
+    assert numbers(parts, "val") == numbers(whole, "val")
+    assert adapters(parts) == adapters(whole)
+
+
+def test_the_end_of_its_drivers_pipe_ends_a_trainer_and_a_second_one_is_refused_meanwhile(run_document, tmp_path):
+    document = run_document(epochs=10_000, save_every=1_000, eval_every=100_000)
+    process = trainer(document, tmp_path, "--stop-on-eof", stdin=subprocess.PIPE)
+    wait_for_step(document, 2, process)
+    with pytest.raises(InputError, match="Another trainer is at work"):
+        start(document)
+    assert not (Path(document["output_dir"]) / "end.json").exists()
+    process.stdin.close()
+    assert process.wait(timeout=60) == 0
+    process.stderr.close()
+    end = end_of(document)
+    assert end["reason"] == "signal"
+    newest = checkpoint.newest_whole(Path(document["output_dir"]) / "checkpoints")
+    assert newest is not None
+    assert checkpoint.step_of(newest) == end["step"] >= 2
+
+
+def test_a_run_that_had_ended_is_not_trained_further(run_document):
+    document = run_document(max_steps=4)
+    start(document)
+    before = (numbers(document), numbers(document, "val"), adapters(document))
+    (Path(document["output_dir"]) / "end.json").unlink()
+    start(document)
+    assert (numbers(document), numbers(document, "val"), adapters(document)) == before
+    assert (end_of(document)["reason"], end_of(document)["step"]) == ("max_steps", 4)
+
+
+def test_a_run_whose_adapter_folder_was_lost_in_the_last_moment_gets_it_back(run_document):
+    """Killed between the last checkpoint and `adapter_last/`."""
+    import shutil
+
+    document = run_document(max_steps=4)
+    start(document)
+    before = adapters(document)
+    shutil.rmtree(Path(document["output_dir"]) / "adapter_last")
+    start(document)
+    assert adapters(document) == before
+
+
+@pytest.mark.parametrize("change", ["data", "model", "batch_size"])
+def test_another_runs_checkpoint_is_refused(run_document, monkeypatch, models_folder, change):
+    document = run_document()
+    interrupted(document, monkeypatch, at_step=3)
+    if change == "data":
+        path = Path(document["data"]["train"])
+        path.write_text(path.read_text().replace("w1 ", "w2 "))
+    elif change == "model":
+        document["model"]["adapter"] = None
+    else:
+        document["training"]["batch_size"] = 4
+    with pytest.raises(InputError, match="of another run"):
+        start(document)
+    assert len(lines(document, "train")) == 3
