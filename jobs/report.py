@@ -37,7 +37,9 @@ h1{font-size:26px;margin:0}h2{font-size:17px;margin:36px 0 10px}.soft,small,.non
 .charts{grid-template-columns:repeat(auto-fit,minmax(440px,1fr))}
 .fact,figure{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:12px 16px;margin:0}
 .fact b{display:block;font-size:21px;font-variant-numeric:tabular-nums}
-figcaption{font-weight:600;display:flex;justify-content:space-between}figcaption span{margin-left:14px;font-weight:400}
+figcaption{font-weight:600;display:flex;justify-content:space-between}
+figcaption span{margin-left:14px;font-weight:400;white-space:nowrap}
+table+table{margin-top:18px}td:first-child{min-width:90px}
 i{display:inline-block;width:10px;height:10px;border-radius:3px;margin-right:5px}
 svg{width:100%;height:auto}svg text{font-size:12px;fill:var(--soft)}polyline{fill:none;stroke-width:1.8}
 .grid{stroke:var(--line)}.axis{stroke:var(--soft)}
@@ -118,7 +120,7 @@ def _charts(train: Sequence[TrainLine], val: Sequence[ValLine]) -> str:
         line_chart("Loss", both("loss")),
         line_chart("Reward margin (nats)", both("margin"), zero=True),
         line_chart("Reward accuracy", both("accuracy")),
-        line_chart("Log-probability of completions (nats)", likelihood),
+        line_chart("Log-probability (nats)", likelihood),
     ]
     return f'<div class="charts">{"".join(charts)}</div>'
 
