@@ -1,4 +1,4 @@
-# pyright: basic
+# pyright: basic, reportMissingImports=false
 """A checkpoint: adapter, optimizer, random state and progress as safetensors and JSON; whole or not there.
 
 A folder `checkpoint-N` is written under a `.tmp-PID` name beside its place, synced, and renamed. `whole.json` in it

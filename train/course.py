@@ -1,4 +1,4 @@
-# pyright: basic
+# pyright: basic, reportMissingImports=false
 """The course of a run: when to validate, save and stop, and what is written down on the way."""
 
 from __future__ import annotations
@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 import torch
@@ -37,7 +37,7 @@ class Course(TrainerCallback):
         self.best: float | None = None
         self.best_step: int | None = None
         self.val_due = False
-        self.stopped_by: str | None = None
+        self.stopped_by: Literal["signal", "deadline"] | None = None
         self._watch = Watch()
         self._val_seconds = 0.0
         self._saved_at = self._step_began = time.monotonic()
@@ -151,8 +151,9 @@ class Course(TrainerCallback):
         """`adapter_last/`, and `adapter/` too where no validation chose one."""
         self._write_adapter("adapter_last")
         if self.best is None:
-            self.best_step = self.trainer.state.global_step
-            self.keep_best(self.best_step, None)
+            step: int = self.trainer.state.global_step
+            self.best_step = step
+            self.keep_best(step, None)
 
     def _write_adapter(self, name: str) -> str:
         folder = Path(self.config.output_dir) / name

@@ -1,4 +1,4 @@
-# pyright: basic
+# pyright: basic, reportMissingImports=false
 """One DPO run, top to bottom: `python -m train dpo --config run.json`."""
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _train(config: RunConfig, stop: Any, started: float) -> End:
         say(f"resuming after step {step}")
     early = stop.reason() if step < steps else None
     if early is None:
-        if step < steps:
+        if resumed is None or step < steps:
             trainer.add_callback(course)
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         else:
@@ -112,7 +112,7 @@ def _train(config: RunConfig, stop: Any, started: float) -> End:
         step = trainer.state.global_step
         course.keep_last()
     stop.settled()
-    reason = early or course.stopped_by or ("max_steps" if config.training.max_steps else "finished")
+    reason: Any = early or course.stopped_by or ("max_steps" if config.training.max_steps else "finished")
     say(f"ended after step {step} of {steps}: {reason}")
     return End(
         reason=reason, step=step, max_steps=steps, best_step=course.best_step, seconds=time.monotonic() - started

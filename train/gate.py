@@ -1,4 +1,4 @@
-# pyright: basic
+# pyright: basic, reportMissingImports=false
 """The gate before the first optimizer step: the policy and its reference are Stage A, and learning can begin.
 
 Each check has a name, and raises GateError with it. On a resume the gate is passed with Stage A's weights, before the

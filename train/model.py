@@ -1,4 +1,4 @@
-# pyright: basic
+# pyright: basic, reportMissingImports=false
 """Stage A in memory: one copy of the base, Stage A's adapter (or none yet) over it, and its tokenizer."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# pyright: basic
+# pyright: basic, reportMissingImports=false
 """The state of every random generator that a run draws from, as tensors and JSON."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# pyright: basic
+# pyright: basic, reportMissingImports=false
 """TRL's DPOTrainer, with references by content, checkpoints without pickles, and a line a step."""
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Tally:
         ]
         self.tokens += tokens
 
-    def means(self) -> dict[str, float]:
+    def means(self) -> dict[str, Any]:
         """The fields that a train line and a validation line share."""
         pairs = len(self.rewards)
         return {
