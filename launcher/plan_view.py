@@ -24,6 +24,8 @@ def sentence(plan: Plan, requirement: Requirement) -> str:
 
 def expected_time(choice: PricedOffer) -> str:
     """`about 12 min (8 min to 18 min)`, or that nobody measured it."""
+    if choice.option.flop_per_step is None:
+        return "for an unknown time (the requirement file says no FLOPs a step)"
     if choice.hours_expected is None:
         return "for an unknown time (this machine's speed was not measured yet)"
     phase = choice.phases[0]

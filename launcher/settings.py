@@ -52,16 +52,15 @@ def _cloud(value: object) -> str:
     return name
 
 
-def _split(value: Any) -> Any:
+def _split(value: object) -> Any:
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
-def _loss(value: Any) -> Any:
-    names = _split(value)
-    for name in names if isinstance(names, (tuple, list)) else ():
-        word = str(name)
-        if word not in LOSS_TYPES:
-            raise ValueError(f"TRL knows no loss {word}.{nearest(word, LOSS_TYPES)} It has: {', '.join(LOSS_TYPES)}")
+def _loss(value: object) -> tuple[str, ...]:
+    names = tuple(map(str, _split(value)))
+    for name in names:
+        if name not in LOSS_TYPES:
+            raise ValueError(f"TRL knows no loss {name}.{nearest(name, LOSS_TYPES)} It has: {', '.join(LOSS_TYPES)}")
     return names
 
 

@@ -184,7 +184,7 @@ def test_a_database_of_a_newer_version_is_refused_and_untouched(small: Program) 
     assert file.read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["a b", "it's", 'a "b"', "a\nb", "-leading", "ünï", "{x}", "[red]x[/red]"])
+@pytest.mark.parametrize("name", ["-a b'c\"d\ne", "{x} [red]ünï[/red] %s"])
 def test_a_folder_of_any_name_simply_works(small: Program, name: str, tmp_path: Path) -> None:
     odd = tmp_path / name
     small.folder.rename(odd)
@@ -198,8 +198,8 @@ def test_a_folder_of_any_name_simply_works(small: Program, name: str, tmp_path: 
     program.good("status", "dpo-1")
 
 
-@pytest.mark.parametrize("name", ["-x.jsonl", "a b'\".jsonl", "new\nline.jsonl"])
-def test_a_data_file_of_any_name_simply_works(small: Program, name: str) -> None:
+def test_a_data_file_of_any_name_simply_works(small: Program) -> None:
+    name = "-x '\"\n.jsonl"
     (small.folder / "data" / "train.jsonl").rename(small.folder / name)
     done = small.run("dpo", "--yes", "--max-steps", "1", f"--train={name}")
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""kill -9, Ctrl-C, cancel, a full disk, with the real trainer: nothing is lost, and `resume` ends in the same adapter."""
+"""kill -9, Ctrl-C, cancel, a full disk, with the real trainer: nothing lost, and `resume` ends in the same adapter."""
 
 from __future__ import annotations
 
