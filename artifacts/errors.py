@@ -1,13 +1,13 @@
 """Everything that can go wrong, as people see it.
 
-    LaunchError                 exit 1: the job failed, or its teardown is not confirmed
-    ├── UsageProblem            exit 2: bad input, or a question with no terminal
-    │   └── StoreTooNew         the database was written by a newer version; untouched
-    ├── NothingFits             exit 3: no offer fits requirement and budget
-    ├── CredentialProblem       exit 4
-    ├── Declined                exit 6: the question was declined
-    ├── NotWhole                an artifact does not match its manifest
-    └── LeaseLost               another driver has taken the job over: write nothing more
+LaunchError                 exit 1: the job failed, or its teardown is not confirmed
+├── UsageProblem            exit 2: bad input, or a question with no terminal
+│   └── StoreTooNew         the database was written by a newer version; untouched
+├── NothingFits             exit 3: no offer fits requirement and budget
+├── CredentialProblem       exit 4
+├── Declined                exit 6: the question was declined
+├── NotWhole                an artifact does not match its manifest
+└── LeaseLost               another driver has taken the job over: write nothing more
 """
 
 from __future__ import annotations

@@ -26,7 +26,9 @@ def panel(home: Home, job: Job) -> RenderableType:
     rows: list[RenderableType] = [Text(progress_line(job))]
     progress = job.progress
     if progress and progress.max_steps:
-        rows.append(ProgressBar(total=progress.max_steps, completed=progress.step, width=60))
+        bar = Table.grid()  # a bar by itself ends without a line break
+        bar.add_row(ProgressBar(total=progress.max_steps, completed=progress.step, width=60))
+        rows.append(bar)
     file = home.job(job.id) / "work" / "metrics.jsonl"
     lines = _train_lines(file, _size(file))
     if lines:

@@ -23,14 +23,14 @@ def sentence(plan: Plan, requirement: Requirement) -> str:
 
 
 def expected_time(choice: PricedOffer) -> str:
-    """`about 12 min (8 min to 18 min)`, or that nobody measured it."""
+    """`about 12 min of training (8 min to 36 min)`, or that nobody measured it."""
     if choice.option.flop_per_step is None:
         return "for an unknown time (the requirement file says no FLOPs a step)"
     if choice.hours_expected is None:
         return "for an unknown time (this machine's speed was not measured yet)"
     phase = choice.phases[0]
     low, high = ((hours or 0.0) * 3600 for hours in (phase.hours_low, phase.hours_high))
-    return f"about {duration(choice.hours_expected * 3600)} ({duration(low)} to {duration(high)})"
+    return f"about {duration(choice.hours_expected * 3600)} of training ({duration(low)} to {duration(high)})"
 
 
 def _where(choice: PricedOffer) -> str:

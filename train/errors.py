@@ -1,9 +1,9 @@
 """What can be wrong with what the trainer was given.
 
-    TrainError             a run that failed (exit 1)
-    ├── InputError         bad input, found before any training (exit 2)
-    │   └── DataError      of preference pairs: file, line and reason
-    └── GateError          the policy or its reference is not the Stage-A model
+TrainError             a run that failed (exit 1)
+├── InputError         bad input, found before any training (exit 2)
+│   └── DataError      of preference pairs: file, line and reason
+└── GateError          the policy or its reference is not the Stage-A model
 """
 
 from __future__ import annotations
