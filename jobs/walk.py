@@ -16,6 +16,7 @@ from jobs.backends import Backend, Host, Task
 from jobs.backends.local import LocalBackend
 from jobs.clock import Clock, SystemClock
 from jobs.environment import Environment, child_environ
+from jobs.evaluation import eval_config
 from jobs.home import Home
 from jobs.inputs import check_inputs
 from jobs.job import Attention, Job, Outcome, PhaseProgress, State
@@ -26,7 +27,6 @@ from jobs.store import Store
 from jobs.tail import MetricsTail
 from jobs.verdict import Verdict, judge
 from jobs.work import has_result, last_lines, read_end, write_document
-from train.config import EvalConfig
 
 POLL_S = 0.5
 PROGRESS_EVERY_S = 2.0
@@ -157,16 +157,7 @@ class Walk:
         assert spec.test is not None
         if output.exists():
             return State.PULLING
-        config = EvalConfig(
-            job=spec.id,
-            model=spec.run.model,
-            trained_adapter=self.work / "adapter",
-            test=spec.test,
-            output=output,
-            reference_cache=spec.run.reference_cache,
-            training=spec.run.training,
-            execution=spec.run.execution,
-        )
+        config = eval_config(spec, adapter=self.work / "adapter", test=spec.test, output=output)
         write_document(self.work / "evalrun.json", config.model_dump_json(by_alias=True, indent=2))
         self._submit("evaluate", self.work / "evalrun.json", self.logs / "evaluate.log")
         status = self._watch(None)

@@ -44,7 +44,7 @@ def _evaluated(home: Home, job: Job, adapter: Path, test: Path, say: Callable[[s
     folder.mkdir(parents=True, exist_ok=True)
     output = folder / f"{job.id}-{_digest(adapter)}-{_digest(test)}.json"
     if not output.is_file():
-        config = eval_config(job.spec, adapter=adapter.parent, test=test, output=output, home=home)
+        config = eval_config(job.spec, adapter=adapter.parent, test=test, output=output)
         file = output.with_suffix(".config")
         file.write_text(config.model_dump_json(by_alias=True), encoding="utf-8")
         say(f"Sampling summaries of {test.name} from Stage A and from {job.id} ...")

@@ -103,7 +103,8 @@ class EvalConfig(Frozen):
     """What `python -m train evaluate` compares (`evalrun/1`): Stage A and a trained adapter on held-out data.
 
     `test` is JSONL. Lines with `facts` are checked fact by fact; lines with `chosen`/`rejected` give loss, reward
-    accuracy, margin and the proxy of unsupported terms.
+    accuracy, margin and the proxy of unsupported terms. `train` and `val` are what the adapter was trained and chosen
+    on: held-out data is neither of these files and shares no prompt with them.
     """
 
     schema_: Literal["evalrun/1"] = Field(default="evalrun/1", alias="schema")
@@ -111,6 +112,8 @@ class EvalConfig(Frozen):
     model: ModelRef
     trained_adapter: Path
     test: Path
+    train: Path | None = None
+    val: Path | None = None
     output: Path
     reference_cache: Path
     training: Training = Training()
