@@ -15,11 +15,20 @@ and no statement is omitted. Names are free; measures are given by name.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from train.jsonl import bad_line, read_objects
+
+NOUN = "held-out text"
+GOOD_LINE = (
+    r'{"prompt": "Note: a man, age 54.\nSummary:", '
+    r'"facts": [{"name": "age", "value": "54", "pattern": "(\\d+)-year-old"}]}'
+)
 
 
 class Fact(BaseModel):
@@ -77,6 +86,31 @@ class FactCheck:
         return bool(self.wrong)
 
 
+def read_facts(path: Path | str) -> Iterator[FactLine]:
+    """The lines of held-out data with known facts, in order; one line at a time is in memory.
+
+    Raises:
+        DataError: the file cannot be read or holds no line, or a line is no `FactLine`; a pattern that is no regular
+            expression, or has no group, is named.
+    """
+    path = Path(path)
+    for number, record in read_objects(path, noun=NOUN, good=GOOD_LINE):
+        try:
+            yield FactLine.model_validate(record)
+        except ValidationError as error:
+            bad_line(path, number, _first_reason(error), GOOD_LINE)
+
+
+def is_facts_file(path: Path | str) -> bool:
+    """Whether the first line of a JSONL file has a `facts` key; if not, it is read as preference pairs.
+
+    Raises:
+        DataError: the file cannot be read, is empty, or its first line is not a JSON object.
+    """
+    _, first = next(read_objects(Path(path), noun=NOUN, good=GOOD_LINE))
+    return "facts" in first
+
+
 def check(summary: str, facts: Sequence[Fact]) -> FactCheck:
     """Compares every statement in the summary with the facts."""
     wrong: list[str] = []
@@ -89,6 +123,13 @@ def check(summary: str, facts: Sequence[Fact]) -> FactCheck:
         elif truth is not None and not stated:
             omitted.append(fact.name)
     return FactCheck(tuple(wrong), tuple(omitted))
+
+
+def _first_reason(error: ValidationError) -> str:
+    """What pydantic found first, as `facts[1].pattern: why`."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+    return f"{where}: {first['msg'].removeprefix('Value error, ')}"
 
 
 @lru_cache(maxsize=4096)

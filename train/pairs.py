@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from train.errors import DataError
+from train.jsonl import MAX_LINE_BYTES, bad_line, read_objects
 
 Message = Mapping[str, Any]
 Text = str | tuple[Message, ...]
-
-MAX_LINE_BYTES = 32 * 2**20
 
 # The first key that a line has is taken. `instruction` may have an `input` beside it, and any of them a `system`.
 PROMPT_KEYS = ("prompt", "question", "instruction", "input")
@@ -50,28 +47,8 @@ def read_pairs(path: Path | str, *, max_line_bytes: int = MAX_LINE_BYTES) -> Ite
         DataError: the file cannot be read or holds no pair, or a line is not a preference pair.
     """
     path = Path(path)
-    empty = True
-    try:
-        if not path.is_file():
-            raise DataError(
-                f"{path}: {'a folder, not a file' if path.is_dir() else 'there is no such file'}.",
-                next_step="name a JSONL file with one preference pair a line.",
-            )
-        with path.open("rb") as file:
-            number = 0
-            while line := file.readline(max_line_bytes + 1):
-                number += 1
-                if number == 1:
-                    line = line.removeprefix(b"\xef\xbb\xbf")
-                if len(line) > max_line_bytes and not line.endswith(b"\n"):
-                    _bad(path, number, f"the line is longer than {max_line_bytes:,} bytes")
-                if line.strip():
-                    empty = False
-                    yield _pair(path, number, line)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read.", str(error)) from error
-    if empty:
-        raise DataError(f"{path}: the file holds no preference pair.", next_step=f"A good line: {GOOD_LINE}")
+    lines = read_objects(path, noun="preference pair", good=GOOD_LINE, max_line_bytes=max_line_bytes)
+    return (_pair(path, number, record) for number, record in lines)
 
 
 def count_pairs(path: Path | str) -> int:
@@ -79,12 +56,11 @@ def count_pairs(path: Path | str) -> int:
     return sum(1 for _ in read_pairs(path))
 
 
-def _bad(path: Path, line: int, reason: str, good: str = GOOD_LINE) -> NoReturn:
-    raise DataError(f"{path}, line {line}: {reason}.", next_step=f"mend the line. A good one: {good}")
+def _bad(path: Path, number: int, reason: str, good: str = GOOD_LINE) -> NoReturn:
+    bad_line(path, number, reason, good)
 
 
-def _pair(path: Path, number: int, line: bytes) -> Pair:
-    record = _record(path, number, line)
+def _pair(path: Path, number: int, record: dict[str, Any]) -> Pair:
     chosen = _text(path, number, *_field(path, number, record, CHOSEN_KEYS))
     rejected = _text(path, number, *_field(path, number, record, REJECTED_KEYS))
     if isinstance(chosen, str) != isinstance(rejected, str):
@@ -97,29 +73,6 @@ def _pair(path: Path, number: int, line: bytes) -> Pair:
     if isinstance(prompt, tuple) and isinstance(chosen, str) and isinstance(rejected, str):
         return Pair(prompt, _spoken("assistant", chosen), _spoken("assistant", rejected), number)
     return Pair(prompt, chosen, rejected, number)
-
-
-def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    """The JSON object of a line. `json` lets through what JSON does not know (NaN, half of a surrogate pair)."""
-
-    def constant(name: str) -> NoReturn:
-        raise ValueError(f"{name} is not a JSON value")
-
-    try:
-        record: object = json.loads(line.decode("utf-8"), parse_constant=constant)
-    except UnicodeDecodeError as error:
-        encoding = ": this looks like UTF-16" if line.startswith((b"\xff\xfe", b"\xfe\xff")) else ""
-        _bad(path, number, f"byte {error.start + 1} of the line is not UTF-8{encoding}")
-    except RecursionError:
-        _bad(path, number, "values are nested too deeply")
-    except ValueError as error:
-        whole = number == 1 and line.strip() in (b"[", b"{")
-        hint = " (the file is one JSON document: `jq -c '.[]' FILE` gives a line a pair)" if whole else ""
-        _bad(path, number, f"not valid JSON: {error}{hint}")
-    if not isinstance(record, dict):
-        kind = "an array" if isinstance(record, list) else f"a {type(record).__name__}"
-        _bad(path, number, f"the line is {kind}, not a JSON object")
-    return cast("dict[str, Any]", record)
 
 
 def _field(path: Path, number: int, record: dict[str, Any], keys: tuple[str, ...]) -> tuple[str, object]:
