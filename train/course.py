@@ -19,7 +19,8 @@ from train.config import RunConfig
 from train.journal import Journal
 from train.metrics import PhaseSeconds, TrainLine, ValLine
 from train.stop import Stop
-from train.trainer import StageBTrainer, Tally
+from train.tally import Tally
+from train.trainer import StageBTrainer
 from train.watch import Watch, score
 
 SAVE_SECONDS = 300.0

@@ -18,7 +18,8 @@ from trl.trainer.utils import use_adapter
 
 from train.errors import GateError
 from train.model import StageA, probe_logits
-from train.trainer import Row, StageBTrainer
+from train.rows import Row
+from train.trainer import StageBTrainer
 
 NOISE = 1e-6
 """A gradient norm of two equal texts is about 3e-8, and Adam would step by it all the same."""

@@ -7,8 +7,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,58 +15,18 @@ import torch
 from datasets import Dataset
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from transformers.trainer import TRAINER_STATE_NAME
-from trl import DPOConfig, DPOTrainer
+from trl import DPOTrainer
 
 from train import checkpoint, random_state
+from train.arguments import arguments
 from train.config import RunConfig
 from train.errors import TrainError
 from train.model import StageA
 from train.reference import ReferenceCache, pair_key
+from train.rows import Row
+from train.tally import Tally
 
 ADAPTER, OPTIMIZER, RANDOM = "adapter_model.safetensors", "optimizer.safetensors", "random.safetensors"
-Row = dict[str, list[int]]
-
-
-@dataclass
-class Tally:
-    """What the pairs of one step, or of one validation pass, came to."""
-
-    beta: float
-    losses: list[tuple[float, int]] = field(default_factory=list)
-    rewards: list[tuple[float, float]] = field(default_factory=list)
-    logps: list[tuple[float, float]] = field(default_factory=list)
-    tokens: int = 0
-    reference_seconds: float = 0.0
-    loss_seconds: float = 0.0
-    training_seconds: float = 0.0
-    """Of forward, backward and the reference together."""
-
-    def add(
-        self, loss: float, logps: Sequence[tuple[float, float]], refs: Sequence[tuple[float, float]], tokens: int
-    ) -> None:
-        self.losses.append((loss, len(logps)))
-        self.logps += logps
-        self.rewards += [
-            (self.beta * (chosen - ref_chosen), self.beta * (rejected - ref_rejected))
-            for (chosen, rejected), (ref_chosen, ref_rejected) in zip(logps, refs, strict=True)
-        ]
-        self.tokens += tokens
-
-    def means(self) -> dict[str, Any]:
-        """The fields that a train line and a validation line share."""
-        pairs = len(self.rewards)
-        return {
-            "rewards_chosen": math.fsum(chosen for chosen, _ in self.rewards) / pairs,
-            "rewards_rejected": math.fsum(rejected for _, rejected in self.rewards) / pairs,
-            "margin": math.fsum(chosen - rejected for chosen, rejected in self.rewards) / pairs,
-            "accuracy": sum(chosen > rejected for chosen, rejected in self.rewards) / pairs,
-            "logps_chosen": math.fsum(chosen for chosen, _ in self.logps) / pairs,
-            "logps_rejected": math.fsum(rejected for _, rejected in self.logps) / pairs,
-        }
-
-    @property
-    def loss(self) -> float:
-        return math.fsum(loss * pairs for loss, pairs in self.losses) / len(self.rewards)
 
 
 class StageBTrainer(DPOTrainer):
@@ -267,44 +226,6 @@ class StageBTrainer(DPOTrainer):
             folder = Path(checkpoint_folder)
             rest = checkpoint.read_document(folder, "random.json")
             random_state.restore(checkpoint.read_tensors(folder, RANDOM), rest)
-
-
-def arguments(config: RunConfig, precision: str, steps: int) -> DPOConfig:
-    """What DPOTrainer is told. `steps` is where the run and its learning rate schedule end."""
-    training, execution = config.training, config.execution
-    micro = training.micro_batch_size or training.batch_size
-    return DPOConfig(
-        output_dir=str(config.output_dir / "checkpoints"),
-        per_device_train_batch_size=micro,
-        per_device_eval_batch_size=micro,
-        gradient_accumulation_steps=training.batch_size // micro,
-        max_steps=steps,
-        learning_rate=training.learning_rate,
-        lr_scheduler_type=training.lr_scheduler,
-        warmup_steps=training.warmup_steps,
-        beta=training.beta,
-        loss_type=list(training.loss_type),
-        loss_weights=list(training.loss_weights) if training.loss_weights else None,
-        label_smoothing=training.label_smoothing,
-        max_length=training.max_length,
-        seed=training.seed,
-        data_seed=training.seed,
-        bf16=precision == "bf16",
-        fp16=precision == "fp16",
-        use_cpu=execution.device == "cpu",
-        activation_checkpointing=execution.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False} if execution.gradient_checkpointing else None,
-        precompute_ref_log_probs=False,
-        prediction_loss_only=True,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="no",  # the course of the run decides, by steps and by time
-        eval_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=execution.device == "cuda",
-        remove_unused_columns=False,
-    )
 
 
 def batch_keys(inputs: dict[str, Any]) -> list[bytes]:

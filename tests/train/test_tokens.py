@@ -199,6 +199,21 @@ def test_a_tokenizer_of_another_model_or_a_broken_one_is_refused(tmp_path: Path,
         load_tokenizer(ModelRef(base=str(tmp_path)))
 
 
+def test_an_adapters_own_tokenizer_is_taken_and_pads_with_eos_where_it_has_no_pad_token(
+    tmp_path: Path, model: Path, tokenizer: Any
+) -> None:
+    """The folder has adapter files and no config.json, as PEFT writes it."""
+    adapter = tmp_path / "adapter"
+    tokenizer.save_pretrained(adapter)
+    settings = json.loads((adapter / "tokenizer_config.json").read_text())
+    del settings["pad_token"]
+    (adapter / "tokenizer_config.json").write_text(json.dumps(settings | {"bos_token": "</s>"}))
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "absent/base", "r": 1}))
+    loaded = load_tokenizer(ModelRef(base=str(model), adapter=str(adapter)))
+    assert loaded.bos_token == "</s>"
+    assert loaded.pad_token_id == loaded.eos_token_id == tokenizer.eos_token_id
+
+
 def test_the_rate_is_solved_from_two_steps() -> None:
     solved = solve(1e9, 0.01 + 1e9 / 5e10, 1e10, 0.01 + 1e10 / 5e10)
     assert solved["flop_per_s"] == pytest.approx(5e10)

@@ -1,0 +1,46 @@
+# pyright: basic, reportMissingImports=false
+"""What TRL's DPOTrainer is told of a run."""
+
+from __future__ import annotations
+
+from trl import DPOConfig
+
+from train.config import RunConfig
+
+
+def arguments(config: RunConfig, precision: str, steps: int) -> DPOConfig:
+    """What DPOTrainer is told. `steps` is where the run and its learning rate schedule end."""
+    training, execution = config.training, config.execution
+    micro = training.micro_batch_size or training.batch_size
+    return DPOConfig(
+        output_dir=str(config.output_dir / "checkpoints"),
+        per_device_train_batch_size=micro,
+        per_device_eval_batch_size=micro,
+        gradient_accumulation_steps=training.batch_size // micro,
+        max_steps=steps,
+        learning_rate=training.learning_rate,
+        lr_scheduler_type=training.lr_scheduler,
+        warmup_steps=training.warmup_steps,
+        beta=training.beta,
+        loss_type=list(training.loss_type),
+        loss_weights=list(training.loss_weights) if training.loss_weights else None,
+        label_smoothing=training.label_smoothing,
+        max_length=training.max_length,
+        seed=training.seed,
+        data_seed=training.seed,
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        use_cpu=execution.device == "cpu",
+        activation_checkpointing=execution.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if execution.gradient_checkpointing else None,
+        precompute_ref_log_probs=False,
+        prediction_loss_only=True,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",  # the course of the run decides, by steps and by time
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=execution.device == "cuda",
+        remove_unused_columns=False,
+    )
