@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from artifacts.errors import UsageProblem
-from train.config import LOSS_TYPES
+from train.config import LOSS_TYPES, Training
 
 CLOUDS = ("local", "any", "lambda", "aws")
 
@@ -135,7 +135,7 @@ def load(
     )
     take({name: value for name, value in flags.items() if value is not None and value is not False}, _as_flag)
     try:
-        return Settings.model_validate(values)
+        settings = Settings.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
@@ -143,6 +143,25 @@ def load(
         raise UsageProblem(
             f"{origin.get(name, name)}: {reason}", next_step="correct it and run the same command again."
         ) from None
+    _check_weights(settings, origin)
+    return settings
+
+
+def _check_weights(settings: Settings, origin: Mapping[str, str]) -> None:
+    """A flag may give the losses and a file the weights, so that neither is wrong alone."""
+    losses = settings.loss_type or Training().loss_type
+    if settings.loss_weights is None or len(settings.loss_weights) == len(losses):
+        return
+    raise UsageProblem(
+        f"{origin['loss_weights']}: {_count(len(settings.loss_weights), 'weight')} for {_count(len(losses), 'loss')}.",
+        why=f"{origin.get('loss_type', 'The default loss')} is {','.join(losses)}.",
+        next_step=f"give one weight a loss: --loss-weights {','.join('1' for _ in losses)}",
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"
 
 
 def _as_flag(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,10 +35,22 @@ def program(tmp_path: Path) -> Program:
     return Program(home, folder)
 
 
+@pytest.fixture(scope="session")
+def warm_state(tmp_path_factory: pytest.TempPathFactory, demo_project: Path) -> Path:
+    """A state folder without jobs that knows this machine's rate, which takes as long to measure as a job takes."""
+    root = tmp_path_factory.mktemp("warm")
+    (root / "home").mkdir()
+    copy_small(demo_project, root / "project")
+    program = Program(root / "home", root / "project")
+    program.good("plan", "dpo", "--yes")
+    return root / "home" / "state"
+
+
 @pytest.fixture
-def small(program: Program, demo_project: Path) -> Program:
+def small(program: Program, demo_project: Path, warm_state: Path) -> Program:
     """The sample project with few pairs: a whole job in seconds."""
     copy_small(demo_project, program.folder / "project")
+    shutil.copytree(warm_state, program.home / "state")
     return program.in_folder(program.folder / "project")
 
 

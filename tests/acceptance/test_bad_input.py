@@ -116,7 +116,7 @@ def a_line_of_a_gigabyte(folder: Path) -> None:
         pytest.param(edit("options", 0, "min_ram_gib", to=-4), ["min_ram_gib"], id="memory negative"),
         pytest.param(no_config, ["config.json"], id="model without config"),
         pytest.param(no_base, ["base"], id="adapter without its base"),
-        pytest.param(adapter_of_another_shape, ["shape"], id="adapter of another shape"),
+        pytest.param(adapter_of_another_shape, ["does not belong", "128 x 256"], id="adapter of another shape"),
         pytest.param(only_bin, [".bin", "safetensors"], id="only .bin weights"),
         pytest.param(cut_weights, ["safetensors"], id="weights cut off"),
         pytest.param(cut_adapter, ["adapter_model.safetensors"], id="adapter cut off"),
@@ -149,7 +149,14 @@ def test_a_loss_that_trl_does_not_know_is_refused_before_training(small: Program
 
 
 def test_weights_of_another_count_than_losses(small: Program) -> None:
-    assert "loss" in refused(small, "--loss-type", "sigmoid,sft", "--loss-weights", "1")
+    message = refused(small, "--loss-type", "sigmoid,sft", "--loss-weights", "1")
+    assert "--loss-weights: 1 weight for 2 losses" in message
+
+
+def test_losses_typed_over_the_weights_of_a_file_name_the_file(small: Program) -> None:
+    message = refused(small, "--loss-type", "sigmoid")
+    assert "launch.toml: loss_weights: 2 weights for 1 loss" in message
+    assert "--loss-type is sigmoid" in message
 
 
 @pytest.mark.parametrize("flag", ["--spot", "--bucket=s3://b"])
@@ -173,8 +180,8 @@ def test_a_database_of_a_newer_version_is_refused_and_untouched(small: Program) 
     (file,) = (small.home / "state").glob("*.sqlite")
     with sqlite3.connect(file) as database:
         database.execute("update meta set value = '999' where key = 'schema_version'")
-        database.execute("pragma wal_checkpoint(truncate)")
-        database.execute("pragma journal_mode = delete")
+    database.execute("pragma wal_checkpoint(truncate)")
+    database.execute("pragma journal_mode = delete")
     database.close()
     before = file.read_bytes()
     for words in (["status"], ["dpo", "--yes"], ["cost"]):
@@ -184,25 +191,20 @@ def test_a_database_of_a_newer_version_is_refused_and_untouched(small: Program) 
     assert file.read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["-a b'c\"d\ne", "{x} [red]ünï[/red] %s"])
-def test_a_folder_of_any_name_simply_works(small: Program, name: str, tmp_path: Path) -> None:
-    odd = tmp_path / name
-    small.folder.rename(odd)
-    program = small.in_folder(odd)
-    done = program.run("dpo", "--yes", "--max-steps", "1", "--name", name)
+def test_a_folder_and_a_file_of_any_name_simply_work(small: Program, tmp_path: Path) -> None:
+    name = "-a b'c\"d\ne {x} [red]ünï [bold] %s"
+    small.folder.rename(tmp_path / name)
+    program = small.in_folder(tmp_path / name)
+    data = "-x '\"\n{}.jsonl"
+    (program.folder / "data" / "train.jsonl").rename(program.folder / data)
+    done = program.run("dpo", "--yes", "--max-steps", "1", "--name", name, f"--train={data}")
     assert done.returncode == 0, done.stderr
-    row = program.document("status")["jobs"][0]
+    row = program.job(name)
     assert row["name"] == name
+    assert Path(row["results"]) == tmp_path / name / "runs" / "dpo-1"
     assert Path(row["results"], "adapter", "adapter_model.safetensors").is_file()
     program.good("status")
     program.good("status", "dpo-1")
-
-
-def test_a_data_file_of_any_name_simply_works(small: Program) -> None:
-    name = "-x '\"\n.jsonl"
-    (small.folder / "data" / "train.jsonl").rename(small.folder / name)
-    done = small.run("dpo", "--yes", "--max-steps", "1", f"--train={name}")
-    assert done.returncode == 0, done.stderr
 
 
 def test_a_verb_that_does_not_exist_suggests_the_nearest(program: Program) -> None:

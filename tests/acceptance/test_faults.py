@@ -1,9 +1,15 @@
-"""kill -9, Ctrl-C, cancel, a full disk, with the real trainer: nothing lost, and `resume` ends in the same adapter."""
+"""kill -9, Ctrl-C, cancel, a full disk, with the real trainer: nothing lost, and `resume` ends in the same adapter.
+
+A run of so few steps is over before a test can aim at it, so the trainer is stopped (SIGSTOP) at the moment that the
+test is about, and what happens to it happens there.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -27,24 +33,27 @@ def losses(results: Path) -> list[float]:
     return [line["loss"] for line in lines if line["kind"] == "train"]
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, demo_project: Path) -> tuple[str, list[float]]:
-    """The adapter and losses of the same run with nothing happening to it."""
-    root = tmp_path_factory.mktemp("undisturbed")
-    (root / "home").mkdir()
-    copy_small(demo_project, root / "project")
-    without_test_data(root / "project")
-    program = Program(root / "home", root / "project")
-    program.good(*RUN)
-    results = Path(program.job("dpo-1")["results"])
-    return adapter_hash(results), losses(results)
-
-
 def without_test_data(project: Path) -> None:
     """No evaluation: these tests are about the training."""
     file = project / "launch.toml"
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(line for line in lines if not line.startswith("test")))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory, demo_project: Path, warm_state: Path
+) -> tuple[str, list[float]]:
+    """The adapter and losses of the same run with nothing happening to it."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    shutil.copytree(warm_state, root / "home" / "state")
+    copy_small(demo_project, root / "project")
+    without_test_data(root / "project")
+    program = Program(root / "home", root / "project")
+    program.good(*RUN)
+    results = Path(program.job("dpo-1")["results"])
+    assert len(losses(results)) == STEPS
+    return adapter_hash(results), losses(results)
 
 
 @pytest.fixture
@@ -62,8 +71,8 @@ def steps_done(program: Program) -> int:
     return file.read_text().count('"kind":"train"') if file.exists() else 0
 
 
-def processes(program: Program, module: str) -> list[psutil.Process]:
-    """Ours alone: those whose arguments name this test's own state folder or job, and the module."""
+def processes(program: Program, module: str, word: str = "") -> list[psutil.Process]:
+    """Ours alone: those with this test's own state folder that run the module, with `word` among their arguments."""
     found: list[psutil.Process] = []
     for process in psutil.process_iter():
         try:
@@ -71,7 +80,7 @@ def processes(program: Program, module: str) -> list[psutil.Process]:
             mine = process.environ().get("LAUNCH_HOME") == str(program.home / "state")
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             continue
-        if mine and "-m" in words and words[words.index("-m") + 1] == module:
+        if mine and "-m" in words and words[words.index("-m") + 1] == module and (not word or word in words):
             found.append(process)
     return found
 
@@ -81,144 +90,171 @@ def driver_of(program: Program) -> psutil.Process:
     return process
 
 
-def trainer_of(program: Program) -> psutil.Process:
-    (process,) = [one for one in processes(program, "train") if "dpo" in one.cmdline()]
-    return process
+Moment = Callable[[Program], bool]
 
 
-def after_step(step: int) -> Callable[[Program], bool]:
+def after_step(step: int) -> Moment:
     return lambda program: steps_done(program) >= step
 
 
 def in_a_checkpoint(program: Program) -> bool:
-    """A checkpoint is being written at this moment."""
-    return any((work(program) / "checkpoints").glob(".*tmp*")) or any((work(program) / "checkpoints").glob("*.tmp*"))
+    return any((work(program) / "checkpoints").glob("checkpoint-*.tmp-*"))
 
 
-MOMENTS = {
-    "at once": lambda program: work(program).exists(),
-    "after a step": after_step(1),
+MOMENTS: dict[str, Moment] = {
+    "at once": lambda program: True,
     "after some steps": after_step(7),
     "in a checkpoint": in_a_checkpoint,
-    "near the end": after_step(STEPS - 2),
 }
 
 
+def stopped_at(program: Program, reached: Moment) -> psutil.Process:
+    """The trainer, stopped while `reached` holds."""
+    found: list[psutil.Process] = []
+
+    def appeared() -> bool:
+        found[:] = processes(program, "train", "dpo")
+        return bool(found)
+
+    until(appeared, "a trainer")
+    (trainer,) = found
+
+    def caught() -> bool:
+        if not reached(program):
+            assert trainer.is_running(), "the run was over before the moment came"
+            return False
+        trainer.suspend()
+        until(lambda: trainer.status() == psutil.STATUS_STOPPED, "the trainer's stop")
+        if reached(program):
+            return True
+        trainer.resume()
+        return False
+
+    until(caught, "the moment", poll_s=0.0005)
+    return trainer
+
+
+def resumes_to_the_same(program: Program, undisturbed: tuple[str, list[float]]) -> None:
+    done = program.run("resume", "dpo-1")
+    assert done.returncode == 0, done.stderr
+    row = program.job("dpo-1")
+    assert (row["outcome"], row["attempt"], row["attention"]) == ("succeeded", 2, [])
+    assert losses(Path(row["results"])) == undisturbed[1]
+    assert adapter_hash(Path(row["results"])) == undisturbed[0]
+    assert [line["attempt"] for line in program.document("cost")["rows"]] == [1, 2]
+    assert not processes(program, "train")
+
+
 @pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("victim", ["trainer", "driver"])
-def test_kill_9_then_resume_ends_in_the_same_adapter(
-    job: Program, undisturbed: tuple[str, list[float]], victim: str, moment: str
+def test_kill_9_of_the_trainer_then_resume_ends_in_the_same_adapter(
+    job: Program, undisturbed: tuple[str, list[float]], moment: str
 ) -> None:
     launched = job.start(*RUN)
-    reached = MOMENTS[moment]
-    until(lambda: bool(processes(job, "jobs.driver")) or launched.poll() is not None, "a driver")
-    until(lambda: launched.poll() is not None or reached(job), moment)
-    if victim == "trainer":
-        until(lambda: launched.poll() is not None or bool(trainers(job)), "a trainer")
-    victims = trainers(job) if victim == "trainer" else processes(job, "jobs.driver")
-    for process in victims:
-        process.send_signal(signal.SIGKILL)
-    launched.communicate(timeout=120)
-    assert victims, "the run was over before the moment came"
-    done = job.run("resume", "dpo-1")
-    assert done.returncode == 0, done.stderr
-    results = Path(job.job("dpo-1")["results"])
-    assert losses(results) == undisturbed[1]
-    assert adapter_hash(results) == undisturbed[0]
-    assert len(job.document("cost")["rows"]) >= 1
-    assert not processes(job, "train")
-
-
-def trainers(program: Program) -> list[psutil.Process]:
-    return [one for one in processes(program, "train") if "dpo" in one.cmdline()]
-
-
-def test_a_trainer_ends_when_its_driver_does_and_status_says_what_to_type(job: Program) -> None:
-    launched = job.start(*RUN)
-    until(lambda: steps_done(job) >= 2, "two steps")
-    driver_of(job).send_signal(signal.SIGKILL)
-    until(lambda: not processes(job, "train"), "the trainer's end")
-    launched.communicate(timeout=60)
+    stopped_at(job, MOMENTS[moment]).kill()
+    _, err = launched.communicate(timeout=60)
     assert launched.returncode == 1
+    assert "killed by SIGKILL" in err
+    assert "launch resume dpo-1" in err
+    resumes_to_the_same(job, undisturbed)
+    swept = "a killed run left it half-done" in (job.state("dpo-1") / "logs" / "trainer.log").read_text()
+    assert swept == (moment == "in a checkpoint")
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_kill_9_of_the_driver_ends_its_trainer_and_resume_ends_in_the_same_adapter(
+    job: Program, undisturbed: tuple[str, list[float]], moment: str
+) -> None:
+    launched = job.start(*RUN)
+    trainer = stopped_at(job, MOMENTS[moment])
+    driver_of(job).kill()
+    trainer.resume()
+    _, err = launched.communicate(timeout=60)
+    assert launched.returncode == 1
+    assert "launch resume dpo-1" in err
     row = job.job("dpo-1")
     assert row["outcome"] is None
     (item,) = row["attention"]
     assert (item["code"], item["costing"], item["command"]) == ("driver_lost", False, "launch resume dpo-1")
     assert "launch resume dpo-1" in job.good("status").stdout
+    until(lambda: not processes(job, "train"), "the trainer's end")
+    assert steps_done(job) < STEPS
+    resumes_to_the_same(job, undisturbed)
 
 
-def test_ctrl_c_stops_the_watching_and_not_the_job(job: Program) -> None:
+def test_ctrl_c_stops_the_watching_and_not_the_job_and_resume_watches_the_same_driver(job: Program) -> None:
     launched = job.start(*RUN)
-    until(lambda: steps_done(job) >= 2, "two steps")
+    trainer = stopped_at(job, after_step(2))
     launched.send_signal(signal.SIGINT)
     _, err = launched.communicate(timeout=60)
     assert launched.returncode == 130
     assert "dpo-1 goes on" in err
     assert "launch cancel dpo-1" in err
-    assert job.run("resume", "dpo-1").returncode == 0  # it watches the same driver
+    beside = job.start("resume", "dpo-1")
+    assert beside.stderr is not None
+    assert "dpo-1 is running; watching it" in beside.stderr.readline()
+    trainer.resume()
+    beside.communicate(timeout=60)
+    assert beside.returncode == 0
     row = job.job("dpo-1")
     assert (row["outcome"], row["step"], row["attempt"]) == ("succeeded", STEPS, 1)
+
+
+def told_to_end(process: psutil.Process) -> bool:
+    """Whether SIGTERM waits for a process that is stopped."""
+    pending = re.search(r"ShdPnd:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text())
+    assert pending is not None
+    return bool(int(pending[1], 16) & 1 << (signal.SIGTERM - 1))
 
 
 def test_cancel_brings_the_last_checkpoint_home_and_resume_goes_on(
     job: Program, undisturbed: tuple[str, list[float]]
 ) -> None:
     launched = job.start(*RUN)
-    until(lambda: steps_done(job) >= 3, "three steps")
-    job.good("cancel", "dpo-1")
-    launched.communicate(timeout=60)
-    assert launched.returncode == 6
+    trainer = stopped_at(job, after_step(3))
+    cancelling = job.start("cancel", "dpo-1")
+    until(lambda: told_to_end(trainer), "the driver's SIGTERM")
+    trainer.resume()
+    for child, code in ((cancelling, 0), (launched, 6)):
+        _, err = child.communicate(timeout=60)
+        assert child.returncode == code, err
     row = job.job("dpo-1")
     assert row["outcome"] == "cancelled"
-    assert Path(row["results"], "checkpoint").is_dir()
-    job.good("cancel", "dpo-1")
-    assert job.run("resume", "dpo-1").returncode == 0
-    assert adapter_hash(Path(row["results"])) == undisturbed[0]
-    assert job.job("dpo-1")["attempt"] == 2
+    state = json.loads(Path(row["results"], "checkpoint", "trainer_state.json").read_text())
+    assert state["global_step"] == row["step"] < STEPS
+    assert "already done (cancelled)" in job.good("cancel", "dpo-1").stderr
+    resumes_to_the_same(job, undisturbed)
 
 
-def test_detach_returns_at_once_and_the_job_goes_on(job: Program) -> None:
-    done = job.run(*RUN, "--detach")
-    assert done.returncode == 0
-    assert "launch status dpo-1" in done.stderr
-    until(lambda: job.job("dpo-1")["outcome"] == "succeeded", "the end of the job")
+def test_detached_at_once_two_launches_are_two_jobs_that_need_no_terminal(job: Program) -> None:
+    both = [job.start("dpo", "--yes", "--max-steps", "2", "--detach") for _ in range(2)]
+    for child in both:
+        _, err = child.communicate(timeout=60)
+        assert child.returncode == 0, err
+        assert "launch status dpo-" in err
+    until(lambda: all(row["outcome"] for row in job.document("status")["jobs"]), "the end of both", poll_s=0.5)
+    rows = job.document("status")["jobs"]
+    assert sorted((row["id"], row["outcome"]) for row in rows) == [("dpo-1", "succeeded"), ("dpo-2", "succeeded")]
+    assert {Path(row["results"]).name for row in rows} == {"dpo-1", "dpo-2"}
 
 
 def test_a_disk_that_fills_while_training_is_exit_1_with_the_last_checkpoint_kept(
-    job: Program, filling_disk: Path
+    job: Program, undisturbed: tuple[str, list[float]], filling_disk: Path
 ) -> None:
+    shutil.copytree(job.home / "state", filling_disk / "state")
     program = Program(filling_disk, job.folder)
     launched = program.start(*RUN)
-    until(lambda: any((work(program) / "checkpoints").glob("checkpoint-*")), "a first checkpoint")
-    ballast = filling_disk / "ballast"
-    with ballast.open("wb", buffering=0) as file:
+    trainer = stopped_at(program, after_step(5))
+    with (filling_disk / "ballast").open("wb", buffering=0) as file:
         try:
-            while file.write(b"\0" * 65536):
+            while file.write(b"\0" * 4096):
                 pass
         except OSError:
             pass
-    _, err = launched.communicate(timeout=120)
+    trainer.resume()
+    _, err = launched.communicate(timeout=60)
     assert launched.returncode == 1, err
-    assert list((work(program) / "checkpoints").glob("checkpoint-*"))
-    ballast.unlink()
-    assert program.run("resume", "dpo-1").returncode == 0
-
-
-def test_two_launches_at_once_are_two_jobs(job: Program) -> None:
-    both = [job.start("dpo", "--yes", "--max-steps", "2") for _ in range(2)]
-    for child in both:
-        _, err = child.communicate(timeout=180)
-        assert child.returncode == 0, err
-    rows = job.document("status")["jobs"]
-    assert {row["id"] for row in rows} == {"dpo-1", "dpo-2"}
-    assert len({row["results"] for row in rows}) == 2
-
-
-def test_resume_beside_a_running_job_only_watches(job: Program) -> None:
-    launched = job.start(*RUN)
-    until(lambda: steps_done(job) >= 1, "a step")
-    beside = job.start("resume", "dpo-1")
-    for child in (launched, beside):
-        _, err = child.communicate(timeout=120)
-        assert child.returncode == 0, err
-    assert job.job("dpo-1")["attempt"] == 1
+    assert "full" in err
+    assert "launch resume dpo-1" in err
+    assert (work(program) / "checkpoints" / "checkpoint-4" / "whole.json").is_file()
+    (filling_disk / "ballast").unlink()
+    resumes_to_the_same(program, undisturbed)

@@ -67,6 +67,17 @@ def test_a_loss_that_trl_does_not_know_gets_the_nearest_name(tmp_path: Path) -> 
         settings(tmp_path, loss_type="sigmod,sft")
 
 
+def test_each_loss_has_a_weight_wherever_the_two_were_said(tmp_path: Path) -> None:
+    file = 'loss_type = ["sigmoid", "sft"]\nloss_weights = [1.0, 0.2]\n'
+    assert settings(tmp_path, file).loss_weights == (1.0, 0.2)
+    with pytest.raises(UsageProblem, match=r"launch\.toml: loss_weights: 2 weights for 1 loss\.") as caught:
+        settings(tmp_path, file, loss_type="ipo")
+    assert "--loss-type is ipo" in str(caught.value)
+    with pytest.raises(UsageProblem, match="--loss-weights: 2 weights for 1 loss") as caught:
+        settings(tmp_path, "", loss_weights="1,2")
+    assert "The default loss is sigmoid" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
