@@ -22,12 +22,12 @@ MIN_FALL = 0.05
 def score(rewards: Sequence[tuple[float, float]]) -> float:
     """What `adapter/` is chosen by: higher is better. `rewards` are (chosen, rejected) of the validation pairs.
 
-    The mean of log sigmoid(margin), as in the loss of DPO, plus the mean reward of chosen where that is negative: a
-    margin that is bought with the likelihood of chosen is worth nothing (docs/decisions/003-best-adapter.md).
+    The mean of log sigmoid(margin), as in the loss of DPO, plus the mean reward of chosen: a margin that is bought
+    with the likelihood of chosen is worth nothing (docs/decisions/003-best-adapter.md).
     """
     preference = math.fsum(log_sigmoid(chosen - rejected) for chosen, rejected in rewards) / len(rewards)
     chosen_mean = math.fsum(chosen for chosen, _ in rewards) / len(rewards)
-    return preference + min(0.0, chosen_mean)
+    return preference + chosen_mean
 
 
 def log_sigmoid(x: float) -> float:
