@@ -130,7 +130,7 @@ def _another(kind: str, facts: Facts, random: Random) -> str:
 
 
 def write_note(facts: Facts, random: Random) -> str:
-    """The prompt: a note of four or five sentences in one of several wordings and orders, and the call for a summary."""
+    """The prompt: a note of four or five sentences, in one of several wordings and orders, that asks for a summary."""
     f = facts
     what = f"{f.side} {f.complaint}" if f.side else f.complaint
     who = random.choice((
@@ -169,11 +169,11 @@ def write_summary(facts: Facts, random: Random) -> str:
     f = facts
     what = f"{f.side} {f.complaint}" if f.side else f.complaint
     allergic = f"allergic to {f.allergy}" if f.allergy else "without known allergies"
+    drug = f"{f.drug} {f.dose} mg"
     return random.choice((
-        f" This {f.age}-year-old {f.sex} has {what} for {f.duration}, takes {f.drug} {f.dose} mg and is {allergic}.",
-        f" A {f.age}-year-old {f.sex} with {f.duration} of {what}, {allergic}, on {f.drug} {f.dose} mg.",
-        f" The complaint is {what} for {f.duration} in a {f.age}-year-old {f.sex}, {allergic}, treated with {f.drug}"
-        f" {f.dose} mg.",
+        f" This {f.age}-year-old {f.sex} has {what} for {f.duration}, takes {drug} and is {allergic}.",
+        f" A {f.age}-year-old {f.sex} with {f.duration} of {what}, {allergic}, on {drug}.",
+        f" The complaint is {what} for {f.duration} in a {f.age}-year-old {f.sex}, {allergic}, treated with {drug}.",
     ))  # fmt: skip
 
 

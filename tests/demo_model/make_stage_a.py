@@ -6,7 +6,6 @@ in it, it does not learn). Then a LoRA adapter on q_proj and v_proj is trained o
 facts, as a Stage-A model that was tuned on careless summaries. Base and adapter are saved as such models come, under
 `launcher/demo/stage_a/`, with `measured.json`: what was counted and measured here, for the sample's requirement file.
 """
-# ruff: noqa: S311  (seeded chance is the point)
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from datasets import Dataset
+from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
@@ -208,7 +209,8 @@ def test_an_adapters_own_tokenizer_is_taken_and_pads_with_eos_where_it_has_no_pa
     settings = json.loads((adapter / "tokenizer_config.json").read_text())
     del settings["pad_token"]
     (adapter / "tokenizer_config.json").write_text(json.dumps(settings | {"bos_token": "</s>"}))
-    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "absent/base", "r": 1}))
+    lora = LoraConfig(r=1, target_modules=["q_proj"])
+    get_peft_model(LlamaForCausalLM.from_pretrained(model), lora).save_pretrained(adapter)
     loaded = load_tokenizer(ModelRef(base=str(model), adapter=str(adapter)))
     assert loaded.bos_token == "</s>"
     assert loaded.pad_token_id == loaded.eos_token_id == tokenizer.eos_token_id
