@@ -60,8 +60,9 @@ def test_the_score_prefers_a_margin_that_chosen_paid_nothing_for() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(-50, 50), st.floats(-50, 50)), min_size=1, max_size=8))
-def test_the_score_is_never_above_zero_and_never_nan(rewards: list[tuple[float, float]]) -> None:
-    assert score(rewards) <= 0.0
+def test_the_score_falls_with_chosen_at_the_same_margin(rewards: list[tuple[float, float]]) -> None:
+    lower = [(chosen - 1, rejected - 1) for chosen, rejected in rewards]
+    assert score(lower) < score(rewards)
 
 
 @given(st.floats(-700, 700))
