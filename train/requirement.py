@@ -1,12 +1,16 @@
 """`hardware-requirement/1`: what a workload is and the ways to run it, as a calculator says them.
 
 Memory in GiB, sizes in bytes, times in seconds.
+
+    python -m train.requirement > docs/hardware-requirement-1.schema.json        prints the JSON Schema
 """
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Annotated, Any, Literal
+import sys
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -133,5 +137,21 @@ _VERSION = re.compile(r"hardware-requirement/(\d+)")
 
 def version_of(document: object) -> int | None:
     """The version that a document's `schema` names, or None where it is not of this family."""
-    match = _VERSION.fullmatch(str(document.get("schema"))) if isinstance(document, dict) else None  # pyright: ignore
+    named = cast("dict[str, object]", document).get("schema") if isinstance(document, dict) else None
+    match = _VERSION.fullmatch(str(named))
     return int(match[1]) if match else None
+
+
+def json_schema() -> str:
+    """The JSON Schema of `hardware-requirement/1`, as it is published.
+
+    It does not say what must hold between two keys: exactly one of `path` and `hub_id`; neither `gpus` nor
+    `min_vram_gib` where `device` is cpu, and `gpus` where it is cuda.
+    """
+    schema = Requirement.model_json_schema(by_alias=True)
+    schema |= {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "hardware-requirement/1"}
+    return json.dumps(schema, indent=2, sort_keys=True) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json_schema())
