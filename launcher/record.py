@@ -61,7 +61,7 @@ def record(request: Request, plan: Plan, stage_a: ModelRef, home: Home, store: S
         output_dir=home.job(job_id) / "work",
         home=home,
         choice=plan.choice,
-        max_steps=plan.steps if plan.partial else None,
+        max_steps=plan.steps if plan.partial or settings.max_steps else None,
     )
     spec = JobSpec(
         id=job_id,
