@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from typing import Any
+
 from jobs.offer import Plan, PricedOffer
 from launcher.console import duration, money
 from train.requirement import Requirement
@@ -67,6 +70,15 @@ def table(plan: Plan, *, everything: bool = False) -> list[str]:
     if len(plan.offers) > len(rows):
         lines.append(f"({len(plan.offers) - len(rows)} more: --all)")
     return lines
+
+
+def command(flags: dict[str, Any]) -> str:
+    """The `launch dpo` that runs what was planned with these flags."""
+    words = ["launch", "dpo"]
+    for name, value in flags.items():
+        if value not in (None, False):
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return shlex.join(words)
 
 
 def why_nothing_fits(plan: Plan) -> str:

@@ -38,6 +38,7 @@ def watch_to_exit_code(home: Home, store: Store, job_id: str, *, detach: bool = 
     if job.outcome is None:
         raise LaunchError(
             f"{job_id} lost its driver before it was done.",
+            why=f"Its last words are in {home.logs(job_id) / 'driver.log'}",
             costing="Nothing is costing money.",
             next_step=f"launch resume {job_id}",
         )

@@ -191,8 +191,8 @@ def _write_data_report(config: RunConfig, rows: Any, val_rows: Any) -> None:
     from train.checkpoint import replace_synced
 
     report = {
-        "train": rows.report.model_dump(mode="json"),
-        "val": val_rows.report.model_dump(mode="json") if val_rows else None,
+        "train": rows.report.model_dump(mode="json", by_alias=True),
+        "val": val_rows.report.model_dump(mode="json", by_alias=True) if val_rows else None,
     }
     replace_synced(config.output_dir / "data.json", json.dumps(report, indent=1).encode())
 

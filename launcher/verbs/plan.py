@@ -61,5 +61,5 @@ def plan_dpo(everything: bool, as_json: bool, yes: bool, **flags: Any) -> int:
     if plan.chosen is None:
         say("Nothing was bought, and nothing runs.")
         return 3
-    print("\nTo run it: launch dpo" + (" --partial" if settings.partial else ""))
+    print(f"\nTo run it: {plan_view.command(flags)}")
     return 0
