@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from pydantic import TypeAdapter
 from sqlalchemy import Connection, func, insert, select, update
 
 from artifacts.errors import LeaseLost
@@ -15,8 +14,7 @@ from jobs import tables
 from jobs.database import Database
 from jobs.job import TRANSITIONS, Attempt, Attention, Outcome, PhaseProgress, Progress, State
 from jobs.offer import Offer
-
-_ATTENTION = TypeAdapter(tuple[Attention, ...])
+from jobs.rows import ATTENTION
 
 
 class DriverWrites:
@@ -129,9 +127,9 @@ class DriverWrites:
     def _change_attention(self, code: str, new: Attention | None) -> None:
         with self._held() as connection:
             query = select(tables.jobs.c.attention).where(tables.jobs.c.id == self.job_id)
-            stored = _ATTENTION.validate_json(connection.execute(query).scalar_one())
+            stored = ATTENTION.validate_json(connection.execute(query).scalar_one())
             kept = [one for one in stored if one.code != code]
-            self._set(connection, attention=_ATTENTION.dump_json((*kept, *([new] if new else []))).decode())
+            self._set(connection, attention=ATTENTION.dump_json((*kept, *([new] if new else []))).decode())
 
     def finish(self, number: int | None, outcome: Outcome, error: str | None, now: datetime) -> None:
         """Ends attempt `number` (from `tearing_down`; None: none was opened) and the job with it, in one write."""

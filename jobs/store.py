@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import difflib
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import TypeAdapter
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from artifacts.bill import LedgerRow, charge
+from artifacts.bill import LedgerRow
 from artifacts.errors import UsageProblem
 from jobs import tables
 from jobs.database import Database, open_database
 from jobs.home import Home
-from jobs.job import Attempt, Attention, Job, JobSpec, Outcome, PhaseProgress, Progress, State
+from jobs.job import Attention, Job, JobSpec, State
 from jobs.lease import DriverWrites
 from jobs.offer import Rate
+from jobs.rows import ATTENTION, jobs_of, ledger_row
 
 Cancel = Literal["pull_first", "now"]
-_ATTENTION = TypeAdapter(tuple[Attention, ...])
 
 
 def this_host() -> str:
@@ -90,7 +89,7 @@ class Store:
         )
         with self._database.reading() as connection:
             rows = connection.execute(query.limit(limit)).all()
-            return _jobs(connection, rows)
+            return jobs_of(connection, rows)
 
     def unfinished(self, host: str | None = None) -> list[str]:
         """The ids of jobs of `host` (this one) that are not done."""
@@ -110,7 +109,7 @@ class Store:
             names = connection.execute(select(columns.id, columns.name).where(columns.removed_at.is_(None))).all()
             job_id = _resolve(ref, [(row.id, row.name) for row in names])
             rows = connection.execute(select(tables.jobs).where(columns.id == job_id)).all()
-            return _jobs(connection, rows)[0]
+            return jobs_of(connection, rows)[0]
 
     def request_cancel(self, job_id: str, mode: Cancel) -> Job:
         """Asks the driver to cancel; safe to repeat. `now` is never taken back to `pull_first`, done stays done."""
@@ -146,7 +145,7 @@ class Store:
         if job_id is not None:
             query = query.where(columns.job == job_id)
         with self._database.reading() as connection:
-            return [_ledger_row(row, now or datetime.now(UTC)) for row in connection.execute(query)]
+            return [ledger_row(row, now or datetime.now(UTC)) for row in connection.execute(query)]
 
     def moves(self, job_id: str) -> list[tuple[int, State, datetime]]:
         """When each attempt entered each of its states, in order."""
@@ -190,8 +189,8 @@ class Store:
             stored = connection.execute(query.with_for_update()).scalar_one_or_none()
             if stored is None:
                 return
-            kept = [one for one in _ATTENTION.validate_json(stored) if one.code != attention.code]
-            document = _ATTENTION.dump_json((*kept, attention)).decode()
+            kept = [one for one in ATTENTION.validate_json(stored) if one.code != attention.code]
+            document = ATTENTION.dump_json((*kept, attention)).decode()
             connection.execute(update(tables.jobs).where(columns.id == job_id).values(attention=document))
 
 
@@ -211,52 +210,3 @@ def _resolve(ref: str, known: Sequence[tuple[str, str]]) -> str:
     near = difflib.get_close_matches(ref, [word for pair in known for word in pair], n=1, cutoff=0.4)
     why = f"the nearest is {near[0]}" if near else "" if known else "no job was recorded yet"
     raise UsageProblem(f"There is no job {ref!r}", why=why, next_step="launch status")
-
-
-def _jobs(connection: Connection, rows: Sequence[Row[Any]]) -> list[Job]:
-    """The jobs of these rows, with their attempts from one more query."""
-    columns = tables.attempts.c
-    query = select(tables.attempts).order_by(columns.job, columns.number)
-    if len(rows) <= 100:
-        query = query.where(columns.job.in_([row.id for row in rows]))
-    attempts: dict[str, list[Attempt]] = {}
-    for values in connection.execute(query).mappings():
-        attempts.setdefault(values["job"], []).append(Attempt.model_validate(dict(values)))
-    return [_job(row, attempts.get(row.id, ())) for row in rows]
-
-
-def _job(row: Row[Any], attempts: Iterable[Attempt]) -> Job:
-    return Job(
-        spec=JobSpec.model_validate_json(row.spec),
-        home_host=row.home_host,
-        state=State(row.state),
-        outcome=Outcome(row.outcome) if row.outcome else None,
-        cancel_requested=row.cancel_requested,
-        lease=row.lease,
-        attention=_ATTENTION.validate_json(row.attention),
-        phase=PhaseProgress.model_validate_json(row.phase) if row.phase else None,
-        progress=Progress.model_validate_json(row.progress) if row.progress else None,
-        error=row.error,
-        created_at=row.created_at,
-        ended_at=row.ended_at,
-        attempts=tuple(attempts),
-    )
-
-
-def _ledger_row(row: Row[Any], now: datetime) -> LedgerRow:
-    billed_s, cost_usd = charge(row.started_at, row.ended_at or now, row.billing_unit_s, row.price_per_hour)
-    return LedgerRow(
-        job=row.job,
-        attempt=row.number,
-        cloud=row.cloud,
-        instance_type=row.instance_type,
-        instance_id=row.instance_id,
-        region=row.region,
-        started_at=row.started_at,
-        ended_at=row.ended_at,
-        billed_s=billed_s,
-        billing_unit_s=row.billing_unit_s,
-        price_per_hour=row.price_per_hour,
-        cost_usd=cost_usd,
-        settled=row.ended_at is not None,
-    )

@@ -19,20 +19,15 @@ from jobs.environment import Environment, child_environ
 from jobs.evaluation import eval_config
 from jobs.home import Home
 from jobs.inputs import check_inputs
-from jobs.job import Attention, Job, Outcome, PhaseProgress, State
+from jobs.job import Job, Outcome, PhaseProgress, State
 from jobs.lease import DriverWrites
 from jobs.offer import Offer
 from jobs.pull import bring_results, write_account
 from jobs.store import Store
 from jobs.tail import MetricsTail
+from jobs.task_watch import PROGRESS_EVERY_S, TaskWatch, cancel_mode
 from jobs.verdict import Verdict, judge
 from jobs.work import has_result, last_lines, read_end, write_document
-
-POLL_S = 0.5
-PROGRESS_EVERY_S = 2.0
-GRACE_S = 60.0
-GRACE_NOW_S = 5.0
-"""After `launch cancel --now`: nothing of the run is kept, so that it need not save."""
 
 
 class CancelledEarlyError(Exception):
@@ -175,40 +170,11 @@ class Walk:
         self.backend.submit(self.host, Task(argv, child_environ(self.environment), log))
 
     def _watch(self, tail: MetricsTail | None) -> int:
-        """Waits for the task, shows how far it is, and stops it when a cancellation comes. Its exit status."""
-        shown_at, fresh, noticed = float("-inf"), False, 0
-        while True:
-            status = self.backend.poll(self.host, POLL_S)
-            if tail is not None:
-                fresh = tail.read() or fresh
-                due = status is not None or self.clock.monotonic() - shown_at >= PROGRESS_EVERY_S
-                if fresh and due:
-                    self._show(tail)
-                    shown_at, fresh = self.clock.monotonic(), False
-                if len(tail.notices) > noticed:
-                    self._notice(tail, noticed)
-                noticed = len(tail.notices)
-            if status is not None:
-                return status
-            mode = self._cancel()
-            if mode is not None:
-                self.backend.stop(self.host, GRACE_NOW_S if mode == "now" else GRACE_S)
-
-    def _show(self, tail: MetricsTail) -> None:
-        progress = tail.progress(self.clock.now())
-        assert progress is not None
-        self.write.progress(progress)
-        self.write.phase(PhaseProgress(name="training", done=progress.step, total=progress.max_steps, unit="steps"))
-
-    def _notice(self, tail: MetricsTail, since: int) -> None:
-        for notice in tail.notices[since:]:
-            _log(f"step {notice.step}: {notice.message}")
-            if notice.code == "displaced":
-                self.write.set_attention(Attention(code="displaced", command=f"launch eval {self.job.id}"))
+        """Waits for the task that was submitted. Its exit status."""
+        return TaskWatch(self.backend, self.host, self.write, self.clock, self.job.id, tail).wait()
 
     def _cancel(self) -> str | None:
-        mode = self.write.cancel_requested()
-        return None if mode == "no" else mode
+        return cancel_mode(self.write)
 
     def _cancelled(self, state: State) -> State:
         """Nothing runs. What an earlier attempt left comes home first, unless it was `--now`."""
