@@ -9,10 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jobs.evaluation import eval_config
-
 from artifacts.errors import LaunchError, UsageProblem
 from jobs import environment as trainer
+from jobs.evaluation import eval_config
 from jobs.home import Home
 from jobs.job import Job, State
 

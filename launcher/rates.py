@@ -14,7 +14,6 @@ from jobs.offer import Rate
 from jobs.store import Store
 from launcher import machine
 
-
 SLOWER = 3.0
 """How much slower than a bare step a run may be: the reference pass, TRL's own work, a machine with other work. The
 sample project's steps take 2 to 3 times the bare step (its 0.6M parameters are the worst case)."""
