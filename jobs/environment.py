@@ -33,6 +33,9 @@ NEEDED = {
 _NOT_INHERITED = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONSTARTUP", "PIP_TARGET", "PIP_USER"}
 _WHOLE = "whole.json"
 _LOG_LINES_SHOWN = 8
+
+SAID_EVERY = 10
+"""Packages between two lines of progress."""
 _NO_NETWORK = ("NewConnectionError", "Temporary failure in name resolution", "No matching distribution")
 
 
@@ -142,10 +145,15 @@ def _run(argv: list[str], log: Path, say: Say, *, mode: str) -> None:
     ):
         assert child.stdout is not None
         try:
+            collected = 0
             for line in child.stdout:
                 out.write(line)
-                if line.startswith(("Collecting ", "Installing collected")):
-                    say(line.strip() if len(line) < 80 else "installing")
+                if line.startswith("Collecting "):
+                    collected += 1
+                    if collected % SAID_EVERY == 0:
+                        say(f"{collected} packages found, the last {line.split()[1]}")
+                elif line.startswith("Installing collected"):
+                    say(f"installing {collected} packages")
         except BaseException:
             # The one who listens gave up (a cancellation): pip must not go on without anybody.
             child.terminate()
