@@ -97,6 +97,8 @@ def _trainer(home: Home, settings: Settings) -> Finding:
     device = "cuda" if machine.gpus() else "cpu"
     try:
         ready = trainer.ready(home, device=device, python=settings.train_python)
+        if settings.train_python:
+            trainer.ensure(home, device=device, python=settings.train_python, say=lambda _: None)  # looks only
     except LaunchError as error:
         return Finding(name="trainer", level="broken", found=error.what, remedy=error.next_step or error.why)
     if ready:
