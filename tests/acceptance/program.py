@@ -83,6 +83,13 @@ def copy_small(demo: Path, folder: Path) -> None:
     edit_requirement(folder, ("workload", "data", "val_examples"), VALIDATION)
 
 
+def without_test_data(project: Path) -> None:
+    """No evaluation: for tests that are about the training."""
+    file = project / "launch.toml"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if not line.startswith("test")))
+
+
 def edit_requirement(folder: Path, path: Sequence[str | int], value: object) -> None:
     file = folder / "requirement.json"
     document = json.loads(file.read_text())

@@ -11,13 +11,13 @@ import json
 import re
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.acceptance.program import Program, copy_small
+from tests.acceptance.processes import Moment, driver_of, processes, stopped_at
+from tests.acceptance.program import Program, copy_small, without_test_data
 from tests.acceptance.waiting import until
 
 STEPS = 24
@@ -31,13 +31,6 @@ def adapter_hash(results: Path) -> str:
 def losses(results: Path) -> list[float]:
     lines = [json.loads(line) for line in (results / "metrics.jsonl").read_text().splitlines()]
     return [line["loss"] for line in lines if line["kind"] == "train"]
-
-
-def without_test_data(project: Path) -> None:
-    """No evaluation: these tests are about the training."""
-    file = project / "launch.toml"
-    lines = file.read_text().splitlines(keepends=True)
-    file.write_text("".join(line for line in lines if not line.startswith("test")))
 
 
 @pytest.fixture(scope="module")
@@ -71,28 +64,6 @@ def steps_done(program: Program) -> int:
     return file.read_text().count('"kind":"train"') if file.exists() else 0
 
 
-def processes(program: Program, module: str, word: str = "") -> list[psutil.Process]:
-    """Ours alone: those with this test's own state folder that run the module, with `word` among their arguments."""
-    found: list[psutil.Process] = []
-    for process in psutil.process_iter():
-        try:
-            words = process.cmdline()
-            mine = process.environ().get("LAUNCH_HOME") == str(program.home / "state")
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            continue
-        if mine and "-m" in words and words[words.index("-m") + 1] == module and (not word or word in words):
-            found.append(process)
-    return found
-
-
-def driver_of(program: Program) -> psutil.Process:
-    (process,) = processes(program, "jobs.driver")
-    return process
-
-
-Moment = Callable[[Program], bool]
-
-
 def after_step(step: int) -> Moment:
     return lambda program: steps_done(program) >= step
 
@@ -106,32 +77,6 @@ MOMENTS: dict[str, Moment] = {
     "after some steps": after_step(7),
     "in a checkpoint": in_a_checkpoint,
 }
-
-
-def stopped_at(program: Program, reached: Moment) -> psutil.Process:
-    """The trainer, stopped while `reached` holds."""
-    found: list[psutil.Process] = []
-
-    def appeared() -> bool:
-        found[:] = processes(program, "train", "dpo")
-        return bool(found)
-
-    until(appeared, "a trainer")
-    (trainer,) = found
-
-    def caught() -> bool:
-        if not reached(program):
-            assert trainer.is_running(), "the run was over before the moment came"
-            return False
-        trainer.suspend()
-        until(lambda: trainer.status() == psutil.STATUS_STOPPED, "the trainer's stop")
-        if reached(program):
-            return True
-        trainer.resume()
-        return False
-
-    until(caught, "the moment", poll_s=0.0005)
-    return trainer
 
 
 def resumes_to_the_same(program: Program, undisturbed: tuple[str, list[float]]) -> None:
@@ -166,7 +111,7 @@ def test_kill_9_of_the_driver_ends_its_trainer_and_resume_ends_in_the_same_adapt
 ) -> None:
     launched = job.start(*RUN)
     trainer = stopped_at(job, MOMENTS[moment])
-    driver_of(job).kill()
+    driver_of(trainer).kill()
     trainer.resume()
     _, err = launched.communicate(timeout=60)
     assert launched.returncode == 1

@@ -1,0 +1,60 @@
+"""The processes of a job, found by the state folder that they were given, and the trainer held at a moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import psutil
+
+from tests.acceptance.program import Program
+from tests.acceptance.waiting import until
+
+Moment = Callable[[Program], bool]
+
+
+def processes(program: Program, module: str, word: str = "") -> list[psutil.Process]:
+    """Ours alone: those with this test's own state folder that run the module, with `word` among their arguments."""
+    found: list[psutil.Process] = []
+    for process in psutil.process_iter():
+        try:
+            words = process.cmdline()
+            mine = process.environ().get("LAUNCH_HOME") == str(program.home / "state")
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+        if mine and "-m" in words and words[words.index("-m") + 1] == module and (not word or word in words):
+            found.append(process)
+    return found
+
+
+def driver_of(trainer: psutil.Process) -> psutil.Process:
+    """Its parent. The command that started the driver has the same arguments, and may not have ended yet."""
+    driver = trainer.parent()
+    assert driver is not None
+    assert "jobs.driver" in driver.cmdline()
+    return driver
+
+
+def stopped_at(program: Program, reached: Moment) -> psutil.Process:
+    """The trainer, stopped while `reached` holds."""
+    found: list[psutil.Process] = []
+
+    def appeared() -> bool:
+        found[:] = processes(program, "train", "dpo")
+        return bool(found)
+
+    until(appeared, "a trainer")
+    (trainer,) = found
+
+    def caught() -> bool:
+        if not reached(program):
+            assert trainer.is_running(), "the run was over before the moment came"
+            return False
+        trainer.suspend()
+        until(lambda: trainer.status() == psutil.STATUS_STOPPED, "the trainer's stop")
+        if reached(program):
+            return True
+        trainer.resume()
+        return False
+
+    until(caught, "the moment", poll_s=0.0005)
+    return trainer
