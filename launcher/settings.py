@@ -85,7 +85,7 @@ class Settings(BaseModel):
         "USD", "The most that all of it may cost. Without it, nothing is ever bought."
     )
     cloud: Annotated[Literal["local", "any", "lambda", "aws"], BeforeValidator(_cloud)] | None = flag(
-        "NAME", "Where to run: local, any, lambda, aws."
+        "NAME", "Where to run: local, any (lambda and aws cannot be rented yet)."
     )
     within: float = flag("HOURS", "An offer must be expected to finish in this time.", 24.0, gt=0, allow_inf_nan=False)
     epochs: float | None = flag("N", "Passes over the pairs.", gt=0, allow_inf_nan=False)
