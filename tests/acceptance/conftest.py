@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.processes import end_all
 from tests.acceptance.program import Program, copy_small
 
 
@@ -28,11 +29,12 @@ def demo_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def program(tmp_path: Path) -> Program:
+def program(tmp_path: Path) -> Iterator[Program]:
     home, folder = tmp_path / "home", tmp_path / "work"
     home.mkdir()
     folder.mkdir()
-    return Program(home, folder)
+    yield Program(home, folder)
+    end_all(tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 
@@ -24,6 +25,16 @@ def processes(program: Program, module: str, word: str = "") -> list[psutil.Proc
         if mine and "-m" in words and words[words.index("-m") + 1] == module and (not word or word in words):
             found.append(process)
     return found
+
+
+def end_all(folder: Path) -> None:
+    """Ends what a failed test left with a state folder in `folder`, a stopped trainer and its driver above all."""
+    for process in psutil.process_iter():
+        try:
+            if Path(process.environ().get("LAUNCH_HOME", "/")).is_relative_to(folder):
+                process.kill()
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
 
 
 def driver_of(trainer: psutil.Process) -> psutil.Process:
