@@ -29,7 +29,7 @@ class Program:
             "HOME": str(self.home),
             "LAUNCH_HOME": str(self.home / "state"),
             "LAUNCH_TRAIN_PYTHON": os.environ["LAUNCH_TEST_TRAIN_PYTHON"],
-            "OMP_NUM_THREADS": "2",
+            "OMP_NUM_THREADS": "1",  # more would wait for each other on a machine that has other work
             **self.environ,
         }
 
