@@ -48,6 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("--config", type=Path, required=True, metavar="FILE")
         if name == "dpo":
             command.add_argument("--stop-on-eof", action="store_true", help="end when standard input ends")
+            command.add_argument("--max-steps", type=int, metavar="N", help="instead of the configuration's")
+            command.add_argument("--max-seconds", type=float, metavar="S", help="instead of the configuration's")
     rate = commands.add_parser("rate", help="measure how fast this machine trains")
     rate.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     given = parser.parse_args(arguments)
@@ -75,9 +77,21 @@ def _dispatch(given: argparse.Namespace) -> int:
 
         return check.run(config)
     use_one_device(config.execution)
+    config = with_limits(config, given.max_steps, given.max_seconds)
     from train import dpo
 
     return dpo.run(config, started=_STARTED, stop_on_eof=given.stop_on_eof)
+
+
+def with_limits(config: RunConfig, max_steps: int | None, max_seconds: float | None) -> RunConfig:
+    """The configuration with the limits of the command line. Raises InputError for one that is not above 0."""
+    limits = {"max_steps": max_steps, "max_seconds": max_seconds}
+    wrong = [name for name, value in limits.items() if value is not None and not value > 0]
+    if wrong:
+        raise InputError(f"--{wrong[0].replace('_', '-')} must be above 0", next_step="leave it out, or name a number")
+    if max_steps is not None:
+        config = config.model_copy(update={"training": config.training.model_copy(update={"max_steps": max_steps})})
+    return config if max_seconds is None else config.model_copy(update={"max_seconds": max_seconds})
 
 
 def use_one_device(execution: Execution) -> None:

@@ -42,6 +42,20 @@ def test_a_run_leaves_what_the_contract_says(run_document):
     assert (out / "data.json").is_file()
 
 
+def test_the_command_line_limits_steps_and_seconds(run_document, tmp_path, capsys):
+    document = run_document()
+    file = tmp_path / "run.json"
+    file.write_text(json.dumps(document))
+    assert main(["dpo", "--config", str(file), "--max-steps", "3"]) == 0
+    assert (end_of(document)["reason"], end_of(document)["step"]) == ("max_steps", 3)
+    document["output_dir"] = str(tmp_path / "short")
+    file.write_text(json.dumps(document))
+    assert main(["dpo", "--config", str(file), "--max-seconds", "0.001"]) == 0
+    assert end_of(document)["reason"] == "deadline"
+    assert main(["dpo", "--config", str(file), "--max-seconds", "nan"]) == 2
+    assert "--max-seconds must be above 0" in capsys.readouterr().err
+
+
 def test_the_best_adapter_is_the_one_of_the_best_step(run_document, monkeypatch):
     """Scores are made up: step 2 is the best of all."""
     monkeypatch.setattr("train.course.score", lambda rewards: next(scores))
