@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.program import without_test_data
+
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -79,6 +81,7 @@ def test_the_driver_and_the_trainers_children_run_from_there_as_well(
     """`python -m jobs.driver` and `python -m train` must be ours, whatever the folder holds."""
     home = tmp_path_factory.mktemp("home")
     launch(installed, traps, home, "demo", "sample")
+    without_test_data(traps / "sample")
     for name in ("train.py", "jobs.py"):
         (traps / "sample" / name).write_text("raise SystemExit('a file of the user was imported')\n")
     train_python = os.environ["LAUNCH_TEST_TRAIN_PYTHON"]
