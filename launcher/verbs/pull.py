@@ -11,11 +11,10 @@ def pull_command(job: str) -> int:
     """Bring a job's results home (again)."""
     import os
 
-    from jobs.pull import pull
-
     from artifacts.errors import UsageProblem
     from jobs import driver
     from jobs.home import Home
+    from jobs.pull import pull
     from jobs.store import Store
     from launcher.console import say
 

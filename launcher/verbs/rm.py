@@ -12,10 +12,9 @@ def rm_command(job: str, yes: bool) -> int:
     """Forget a job whose results are at home. The results stay, and so does its row in the ledger."""
     import os
 
-    from jobs.pull import remove
-
     from artifacts.errors import Declined
     from jobs.home import Home
+    from jobs.pull import remove
     from jobs.store import Store
     from launcher.console import ask, say
 

@@ -14,7 +14,6 @@ def status_command(job: str | None, watching: bool, as_json: bool) -> int:
     import os
 
     from jobs.driver import reconcile
-
     from jobs.home import Home
     from jobs.store import Store
     from launcher.console import print_document, say
