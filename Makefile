@@ -29,8 +29,8 @@ demo: install
 	sh tests/demo.sh
 
 test: .venv/installed-dev .venv-train/tests
-	LAUNCH_TEST_TRAIN_PYTHON=$(CURDIR)/$(TRAIN) $(VENV)/python -m pytest
-	PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR) HF_HUB_OFFLINE=1 $(TRAIN) -m pytest tests/train
+	LAUNCH_TEST_TRAIN_PYTHON="$(CURDIR)/$(TRAIN)" $(VENV)/python -m pytest
+	PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)" HF_HUB_OFFLINE=1 $(TRAIN) -m pytest tests/train
 
 lint: .venv/installed-dev
 	$(VENV)/ruff check .
@@ -43,4 +43,4 @@ bench: .venv/installed-dev
 
 # The sample project's Stage-A model, made again from nothing.
 demo-model: .venv-train/whole.json
-	PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR) $(TRAIN) tests/demo_model/make_stage_a.py
+	PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)" $(TRAIN) tests/demo_model/make_stage_a.py

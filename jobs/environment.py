@@ -30,7 +30,15 @@ NEEDED = {
     "accelerate": (1, 10), "safetensors": (0, 8), "pydantic": (2, 11),
 }  # fmt: skip
 # They would put other packages, or another interpreter, under a child.
-_NOT_INHERITED = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONSTARTUP", "PIP_TARGET", "PIP_USER"}
+_NOT_INHERITED = {
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "VIRTUAL_ENV",
+    "LAUNCH_DATABASE_URL",
+    "PYTHONSTARTUP",
+    "PIP_TARGET",
+    "PIP_USER",
+}
 _WHOLE = "whole.json"
 _LOG_LINES_SHOWN = 8
 

@@ -38,8 +38,8 @@ class State(StrEnum):
     """Of a job only: no attempt is due; `outcome` says how it went."""
 
 
-# Every change of state that may happen; `tests/unit` walks it. Of an attempt; the job mirrors its open attempt and
-# goes queued -> (attempt) -> queued | done.
+# Every change of state that may happen; the tests of the store walk it. Of an attempt; the job mirrors its open
+# attempt and goes queued -> (attempt) -> queued | done.
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.PROVISIONING: frozenset({State.SYNCING, State.TEARING_DOWN}),
     State.SYNCING: frozenset({State.TRAINING, State.TEARING_DOWN}),
@@ -99,6 +99,7 @@ class JobSpec(Frozen):
     budget_usd: float | None = None
     hold_minutes: int | None = None
     train_python: Path | None = None
+    pip_args: tuple[str, ...] = ()
     backend: str = "local"
 
 

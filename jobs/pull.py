@@ -12,6 +12,7 @@ from artifacts.errors import LaunchError, NotWhole, UsageProblem
 from jobs.driver_lock import alive
 from jobs.home import Home
 from jobs.job import Job, State
+from jobs.plan_document import plan_document
 from jobs.store import Store
 from jobs.work import has_result, newest_checkpoint
 
@@ -122,6 +123,11 @@ def _bring(source: Path, final: Path) -> None:
 
 
 def _write_if_missing(results: Path, job: Job) -> None:
-    for name, model in (("requirement.json", job.spec.requirement), ("plan.json", job.spec.plan)):
+    documents = {
+        "requirement.json": job.spec.requirement.model_dump(mode="json", by_alias=True),
+        "plan.json": plan_document(job.spec.plan),
+    }
+    for name, document in documents.items():
         if not (results / name).exists():
-            (results / name).write_text(model.model_dump_json(by_alias=True, indent=2) + "\n")
+            text = json.dumps(document, indent=2, ensure_ascii=False)
+            (results / name).write_text(text + "\n", encoding="utf-8")

@@ -74,6 +74,7 @@ class Walk:
             self.backend.destroy(self.host)
             raise
         verdict = self.verdict or Verdict(Outcome.FAILED, "The attempt ended without a result.")
+        self.write.clear_attention("driver_lost")  # a status that looked just before this driver began
         self.write.finish(number, verdict.outcome, verdict.error, self.clock.now())
         self._account()
         return verdict.outcome
@@ -99,7 +100,11 @@ class Walk:
             raise CancelledEarlyError
         spec = self.job.spec
         self.environment = environment.ensure(
-            self.home, device=spec.run.execution.device, python=spec.train_python, say=self._installing
+            self.home,
+            device=spec.run.execution.device,
+            python=spec.train_python,
+            pip_args=spec.pip_args,
+            say=self._installing,
         )
         return State.SYNCING
 
@@ -154,7 +159,7 @@ class Walk:
             return State.PULLING
         config = eval_config(spec, adapter=self.work / "adapter", test=spec.test, output=output)
         write_document(self.work / "evalrun.json", config.model_dump_json(by_alias=True, indent=2))
-        self._submit("evaluate", self.work / "evalrun.json", self.logs / "evaluate.log")
+        self._submit("evaluate", self.work / "evalrun.json", self.logs / "evaluate.log", "--stop-on-eof")
         status = self._watch(None)
         if status:
             _log(f"the evaluation failed (exit {status}): {last_lines(self.logs / 'evaluate.log', 0)}")

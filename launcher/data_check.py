@@ -17,6 +17,24 @@ from launcher.run_config import run_config
 from train.config import ModelRef
 
 
+def check_test_data(request: Request) -> None:
+    """Held-out data is there, and is neither the training nor the validation data. Its lines are read when used."""
+    test, data = request.settings.test, request.requirement.workload.data
+    if test is None:
+        return
+    if not test.is_file():
+        raise UsageProblem(
+            f"There is no file {test}.", next_step="name held-out data with --test FILE, or leave it out."
+        )
+    for path, use in ((data.train_path, "trained"), (data.val_path, "chosen")):
+        if path is not None and Path(path).exists() and test.samefile(path):
+            raise UsageProblem(
+                f"{test} is the data on which the adapter is {use}.",
+                why="It cannot judge what is fitted to it.",
+                next_step="name held-out data with --test FILE.",
+            )
+
+
 def check_data(
     request: Request,
     stage_a: ModelRef,

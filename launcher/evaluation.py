@@ -33,7 +33,8 @@ def evaluate(home: Home, job: Job, test: Path | None, *, say: Callable[[str], No
         )
     if not test.is_file():
         raise UsageProblem(f"There is no file {test}.", next_step=f"launch eval {job.id} --test FILE")
-    if test == job.spec.test and (known := job.spec.results / "eval.json").is_file():
+    known = job.spec.results / "eval.json"
+    if test == job.spec.test and known.is_file() and test.stat().st_mtime <= known.stat().st_mtime:
         return json.loads(known.read_text(encoding="utf-8"))
     return _evaluated(home, job, adapter, test, say)
 
@@ -47,7 +48,9 @@ def _evaluated(home: Home, job: Job, adapter: Path, test: Path, say: Callable[[s
         file = output.with_suffix(".config")
         file.write_text(config.model_dump_json(by_alias=True), encoding="utf-8")
         say(f"Sampling summaries of {test.name} from Stage A and from {job.id} ...")
-        environment = trainer.ensure(home, device=config.execution.device, python=job.spec.train_python, say=say)
+        environment = trainer.ensure(
+            home, device=config.execution.device, python=job.spec.train_python, pip_args=job.spec.pip_args, say=say
+        )
         done = subprocess.run(
             [str(environment.python), "-m", "train", "evaluate", "--config", str(file)],
             env=trainer.child_environ(environment),

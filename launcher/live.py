@@ -15,6 +15,7 @@ from rich.text import Text
 
 from jobs.home import Home
 from jobs.job import Job
+from launcher.status_view import shorter
 from launcher.watch import progress_line
 
 CURVE_WIDTH = 40
@@ -39,7 +40,8 @@ def panel(home: Home, job: Job) -> RenderableType:
         rows.append(curves)
     rows += [Text(f"! {item.code}: {item.command}", style="yellow") for item in job.attention]
     rows.append(Text(f"Ctrl-C stops watching, not the job. launch cancel {job.id} ends it.", style="dim"))
-    return Panel(Group(*rows), title=f"{job.id} {job.spec.name if job.spec.name != job.id else ''}".strip(), width=78)
+    title = Text(job.id if job.spec.name == job.id else f"{job.id} {shorter(job.spec.name, 40)}")
+    return Panel(Group(*rows), title=title, width=78)
 
 
 def sparkline(values: list[float], width: int = CURVE_WIDTH) -> str:

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from artifacts.errors import NothingFits
+from jobs.price import BACKENDS
 from launcher.settings import Settings
+
+
+def refuse_what_cannot_be_rented(settings: Settings) -> None:
+    """A budget for a cloud that has no backend is refused before anything is made or downloaded."""
+    if settings.budget is None or settings.cloud in (None, "any", *BACKENDS):
+        return
+    raise NothingFits(
+        f"Nothing fits: this version cannot rent from {settings.cloud} yet.",
+        costing="Nothing was bought.",
+        next_step="launch dpo --cloud local, or without --budget: on this machine, at no cost.",
+    )
 
 
 def no_budget_line(settings: Settings) -> str | None:

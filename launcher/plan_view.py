@@ -81,6 +81,14 @@ def command(flags: dict[str, Any]) -> str:
     return shlex.join(words)
 
 
+def next_step(plan: Plan, flags: dict[str, Any]) -> str:
+    """A command that could fit: a part where time or money is short, else a look at every offer."""
+    gaps = [{gap.code for gap in priced.why_not} for priced in plan.offers]
+    if any(codes <= {"within", "budget"} for codes in gaps) and not flags.get("partial"):
+        return command({**flags, "partial": True})
+    return f"{command(flags).replace('launch dpo', 'launch plan dpo', 1)} --all shows what each way needs"
+
+
 def why_nothing_fits(plan: Plan) -> str:
     reasons = [
         f"{priced.option.name} on {priced.offer.cloud} {priced.offer.gpu or 'CPU'}: "

@@ -87,8 +87,10 @@ def _is_free(offer: Offer) -> bool:
 
 def rate_for(option: Option, rates: Sequence[Rate]) -> Rate | None:
     """The newest rate of this machine for the option's device and precision."""
-    wanted = precision_on(option)
-    fitting = [rate for rate in rates if rate.device == option.device and rate.precision == wanted]
+    wanted = (precision_on(option),)
+    if option.device == "cuda" and option.trainer.precision in ("auto", "16bit"):
+        wanted = ("bf16", "fp16")  # a GPU was measured in the one that it has
+    fitting = [rate for rate in rates if rate.device == option.device and rate.precision in wanted]
     return max(fitting, key=lambda rate: rate.measured_at, default=None)
 
 

@@ -30,7 +30,10 @@ def find(folder: Path) -> dict[str, str]:
 
 def _walk(folder: Path, depth: int = 0) -> Iterator[Path]:
     """Files, nearest first, without hidden folders, environments and results."""
-    entries = sorted(folder.iterdir())
+    try:
+        entries = sorted(folder.iterdir())
+    except PermissionError:
+        return
     yield from (entry for entry in entries if entry.is_file())
     if depth < DEPTH:
         for entry in entries:

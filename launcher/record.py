@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from artifacts.errors import UsageProblem
 from jobs.home import Home
 from jobs.job import Job, JobSpec
 from jobs.offer import Plan
+from jobs.plan_document import plan_document
 from jobs.store import Store
-from launcher.documents import plan_document
 from launcher.machine import free_disk_gib
 from launcher.request import Request
 from launcher.run_config import run_config
@@ -24,26 +24,27 @@ SPARE_GIB = 0.1
 """Least free space to start with: a small adapter, its checkpoints and the logs."""
 
 
-def check_out_folder(out: Path | None) -> Path:
-    """The folder that results go to, made and tried, so that a job never ends in a place that cannot be written."""
+def check_folders(out: Path | None, home: Home) -> Path:
+    """The folder that results go to. It and the state folder can be written and have room, or UsageProblem.
+
+    Nothing is made yet: a file is written in the nearest folder that is there already, and removed again.
+    """
     folder = (out or Path("runs")).expanduser().absolute()
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".launch-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
     except OSError as error:
         raise UsageProblem(
             f"Results cannot be written to {folder}.",
-            why=f"{error.strerror}.",
+            why=f"{nearest}: {error.strerror}.",
             next_step="name another folder with --out DIR.",
         ) from None
-    if free_disk_gib(folder) < SPARE_GIB:
-        raise UsageProblem(
-            f"The disk of {folder} is full.",
-            why="Less than 100 MiB are free.",
-            next_step="free some, or use --out DIR.",
-        )
+    for place, remedy in ((folder, "use --out DIR"), (home.root, "set LAUNCH_HOME to another folder")):
+        if free_disk_gib(place) < SPARE_GIB:
+            raise UsageProblem(
+                f"The disk of {place} is full.", why="Less than 100 MiB are free.", next_step=f"free some, or {remedy}."
+            )
     return folder
 
 
@@ -76,14 +77,20 @@ def record(request: Request, plan: Plan, stage_a: ModelRef, home: Home, store: S
         steps=plan.steps,
         budget_usd=settings.budget,
         train_python=settings.train_python,
+        pip_args=settings.pip_args,
     )
     try:
-        results.mkdir()
+        results.mkdir(parents=True)
+    except OSError as error:
+        raise UsageProblem(f"{results} cannot be made.", why=f"{error.strerror}.", next_step="use --out DIR.") from None
+    try:
         _write(results / "requirement.json", request.requirement.model_dump(mode="json", by_alias=True))
         _write(results / "plan.json", plan_document(plan))
         return store.create(spec, now=datetime.now(UTC))
-    except OSError as error:
+    except BaseException as error:
         shutil.rmtree(results, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
         raise UsageProblem(
             f"The job could not be recorded in {results}.",
             why=f"{error.strerror}.",

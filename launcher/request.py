@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from artifacts.errors import UsageProblem
 from jobs.environment import Environment
 from jobs.home import Home
 from jobs.offer import Plan
+from jobs.price import hardware_gaps
 from jobs.store import Store
 from launcher import machine
 from launcher.planning import plan
@@ -53,7 +55,7 @@ def make_plan(
     return plan(
         request.requirement,
         offers,
-        rates_of_this_machine(home, store, environment, gpu=any(offer.gpus for offer in offers), say=say),
+        rates_of_this_machine(home, store, environment, gpu=environment_device(request, home) == "cuda", say=say),
         budget_usd=settings.budget,
         cloud=settings.cloud,
         within_hours=settings.within,
@@ -62,6 +64,13 @@ def make_plan(
     )
 
 
-def environment_device(settings: Settings) -> str:
-    """Which trainer environment this machine needs: CUDA where it has a GPU that may be used."""
-    return "cuda" if settings.device != "cpu" and machine.gpus() else "cpu"
+def environment_device(request: Request, home: Home) -> Literal["cuda", "cpu"]:
+    """Which trainer environment the job needs: CUDA where an option fits a GPU of this machine."""
+    offers = machine.offers(home.root, request.settings.device)
+    on_gpu = any(
+        option.device == "cuda" and not hardware_gaps(option, offer)
+        for option in request.requirement.options
+        for offer in offers
+        if offer.gpus
+    )
+    return "cuda" if on_gpu else "cpu"

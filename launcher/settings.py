@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import shlex
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -54,6 +55,10 @@ def _cloud(value: object) -> str:
 
 def _split(value: object) -> Any:
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+def _words(value: object) -> Any:
+    return tuple(shlex.split(value)) if isinstance(value, str) else value
 
 
 def _loss(value: object) -> tuple[str, ...]:
@@ -106,7 +111,9 @@ class Settings(BaseModel):
     name: str | None = flag("TEXT", "A name for the job.", min_length=1, max_length=80)
     lora_r: int | None = flag(None, "Rank of a new adapter, for a model without one.", gt=0)
     train_python: Path | None = flag(None, "Interpreter of the trainer ([train] python).")
-    pip_args: tuple[str, ...] = flag(None, "For pip when it makes the trainer's environment ([train] pip_args).", ())
+    pip_args: Annotated[tuple[str, ...], BeforeValidator(_words)] = flag(
+        None, "For pip when it makes the environment.", ()
+    )
 
 
 _PATHS = ("requirements", "train", "val", "test", "out", "train_python")
@@ -188,7 +195,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
             f"{file} cannot be read.", why=str(error), next_step="correct it, or move it away."
         ) from None
     # `train` is the data as a key and the trainer as a table; a file that needs both has the keys of the job in [dpo].
-    settings: dict[str, Any] = document.pop("dpo", {})
+    settings: dict[str, Any] = document.pop("dpo") if isinstance(document.get("dpo"), dict) else {}
     trainer: dict[str, Any] = document.pop("train") if isinstance(document.get("train"), dict) else {}
     settings = {**document, **settings}
     for key, name in (("python", "train_python"), ("pip_args", "pip_args")):

@@ -31,7 +31,7 @@ def overview(jobs: list[Job], costs: dict[str, float]) -> list[str]:
 
 def _row(job: Job, cost: float) -> tuple[str, ...]:
     progress = job.progress
-    label = job.id if job.spec.name == job.id else f"{job.id} {_shorter(job.spec.name, 16)}"
+    label = job.id if job.spec.name == job.id else f"{job.id} {shorter(job.spec.name, 16)}"
     return (
         label,
         _state(job),
@@ -44,7 +44,8 @@ def _row(job: Job, cost: float) -> tuple[str, ...]:
     )
 
 
-def _shorter(text: str, width: int) -> str:
+def shorter(text: str, width: int) -> str:
+    """A name that people gave, on one line and at most `width` wide."""
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
     return text if len(text) <= width else text[: width - 1] + "…"
 
@@ -55,7 +56,7 @@ def _state(job: Job) -> str:
 
 def _where(job: Job) -> str:
     choice = job.spec.plan.choice
-    return "-" if choice is None else f"{choice.offer.cloud} {_shorter(choice.offer.gpu or 'CPU', 14)}"
+    return "-" if choice is None else f"{choice.offer.cloud} {shorter(choice.offer.gpu or 'CPU', 14)}"
 
 
 def _age(job: Job) -> str:
@@ -67,7 +68,7 @@ def in_full(job: Job, costs: dict[str, float]) -> list[str]:
     progress = job.progress
     choice = job.spec.plan.choice
     facts = {
-        "job": job.id if job.spec.name == job.id else f"{job.id} ({_shorter(job.spec.name, 60)})",
+        "job": job.id if job.spec.name == job.id else f"{job.id} ({shorter(job.spec.name, 60)})",
         "state": _state(job) + (" (partial training)" if job.spec.partial else ""),
         "where": "-" if choice is None else f"{choice.offer.cloud}, {choice.offer.instance_type}, {choice.option.name}",
         "step": f"{progress.step:,} of {progress.max_steps:,}" if progress else f"0 of {job.spec.steps:,}",

@@ -34,7 +34,7 @@ def watch_to_exit_code(home: Home, store: Store, job_id: str, *, detach: bool = 
         print_document(status_document([job], costs_by_job(store)))
     if detach:
         return 0
-    _say_end(job)
+    _say_end(job, costs_by_job(store).get(job.id, 0.0))
     if job.outcome is None:
         raise LaunchError(
             f"{job_id} lost its driver before it was done.",
@@ -56,7 +56,7 @@ def watch_only(home: Home, store: Store, jobs: list[Job]) -> int:
     except KeyboardInterrupt:
         say(f"\nStopped watching; {open_jobs[0].id} goes on.")
         return INTERRUPTED
-    _say_end(store.job(open_jobs[0].id))
+    _say_end(store.job(open_jobs[0].id), costs_by_job(store).get(open_jobs[0].id, 0.0))
     return 0
 
 
@@ -68,7 +68,14 @@ def _watch(home: Home, store: Store, job_id: str) -> None:
 
 
 def _over(home: Home, job: Job) -> bool:
-    return job.state is State.DONE or not driver.alive(home, job.id)
+    """Done is not yet over: the driver still writes the report, and lets go of its lock last."""
+    return not driver.alive(home, job.id)
+
+
+def wait_for_end(home: Home, job_id: str) -> None:
+    """For a job that is done, and whose driver is still writing its report."""
+    while driver.alive(home, job_id):
+        time.sleep(POLL_S / 10)
 
 
 def _watch_plain(home: Home, store: Store, job_id: str) -> None:
@@ -120,7 +127,7 @@ def progress_line(job: Job) -> str:
     return words
 
 
-def _say_end(job: Job) -> None:
+def _say_end(job: Job, cost_usd: float) -> None:
     if job.outcome is None:
         return
     words = {
@@ -130,7 +137,7 @@ def _say_end(job: Job) -> None:
         Outcome.CANCELLED: "was cancelled",
     }
     took = duration((job.ended_at - job.created_at).total_seconds()) if job.ended_at else "unknown"
-    say(f"{job.id} {words[job.outcome]} after {took}, {money(0.0)}. Nothing is running, nothing is costing money.")
+    say(f"{job.id} {words[job.outcome]} after {took}, {money(cost_usd)}. Nothing is running, nothing is costing money.")
     if job.error:
         say(job.error)
     for item in job.attention:
@@ -138,5 +145,5 @@ def _say_end(job: Job) -> None:
     say(f"Results: {job.spec.results}")
     if job.outcome in (Outcome.SUCCEEDED, Outcome.BUDGET_STOPPED):
         say(f"Report: {job.spec.results / 'report.html'}")
-    else:
+    elif "Next:" not in (job.error or ""):
         say(f"Next: launch resume {job.id}, or launch logs {job.id}")

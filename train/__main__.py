@@ -10,6 +10,7 @@ import argparse  # noqa: E402
 import logging  # noqa: E402
 import os  # noqa: E402
 import sys  # noqa: E402
+import threading  # noqa: E402
 import warnings  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import TypeVar  # noqa: E402
@@ -50,6 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument("--stop-on-eof", action="store_true", help="end when standard input ends")
             command.add_argument("--max-steps", type=int, metavar="N", help="instead of the configuration's")
             command.add_argument("--max-seconds", type=float, metavar="S", help="instead of the configuration's")
+        if name == "evaluate":
+            command.add_argument("--stop-on-eof", action="store_true", help="end when standard input ends")
     rate = commands.add_parser("rate", help="measure how fast this machine trains")
     rate.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     given = parser.parse_args(arguments)
@@ -68,6 +71,8 @@ def _dispatch(given: argparse.Namespace) -> int:
     if given.command == "evaluate":
         config = read(given.config, EvalConfig)
         use_one_device(config.execution)
+        if given.stop_on_eof:
+            end_with_stdin()
         from train import evaluate
 
         return evaluate.run(config)
@@ -92,6 +97,17 @@ def with_limits(config: RunConfig, max_steps: int | None, max_seconds: float | N
     if max_steps is not None:
         config = config.model_copy(update={"training": config.training.model_copy(update={"max_steps": max_steps})})
     return config if max_seconds is None else config.model_copy(update={"max_seconds": max_seconds})
+
+
+def end_with_stdin() -> None:
+    """Ends this process at once when standard input ends: its driver is gone, and it has nothing to save."""
+
+    def wait() -> None:
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait, name="stdin", daemon=True).start()
 
 
 def use_one_device(execution: Execution) -> None:

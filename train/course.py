@@ -41,7 +41,7 @@ class Course(TrainerCallback):
         self.stopped_by: Literal["signal", "deadline"] | None = None
         self._watch = Watch()
         self._val_seconds = 0.0
-        self._saved_at = self._step_began = time.monotonic()
+        self._saved_at = self._step_began = self._step_ended = time.monotonic()
         self._optimizer_began = self._optimizer_seconds = 0.0
         self._step_seconds = 0.0
         trainer.progress = self.progress
@@ -92,9 +92,14 @@ class Course(TrainerCallback):
         if stopping:
             self.stopped_by = stopping
             control.should_training_stop = True
+        self._step_ended = time.monotonic()
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._step_ended = time.monotonic()  # what follows is the save alone
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._saved_at = time.monotonic()
+        self.stop.saved(self._saved_at - self._step_ended)
 
     # ---- what is written ----
 

@@ -26,8 +26,7 @@ def cancel_command(job: str, now: bool) -> int:
         say(f"{found.id} is already done ({found.outcome}). Nothing is running, nothing is costing money.")
         return 0
     store.request_cancel(found.id, "now" if now else "pull_first")
-    if not driver.alive(home, found.id):
+    if not driver.alive(home, found.id) and store.job(found.id).state is not State.DONE:
         driver.spawn(home, found.id)  # one that finds the request, brings home what there is, and ends the job
     say(f"Cancelling {found.id} ...")
-    watch_only(home, store, [store.job(found.id)])
-    return 0
+    return watch_only(home, store, [store.job(found.id)])

@@ -31,13 +31,13 @@ def dpo_command(yes: bool, detach: bool, dry_run: bool, force: bool, as_json: bo
     from artifacts.errors import Declined, NothingFits
     from jobs import driver
     from jobs.home import Home
+    from jobs.plan_document import plan_document
     from jobs.store import Store
     from launcher import plan_view
     from launcher.console import ask, print_document, say
-    from launcher.data_check import check_data
-    from launcher.documents import plan_document
-    from launcher.money_words import no_budget_line
-    from launcher.record import check_out_folder, record
+    from launcher.data_check import check_data, check_test_data
+    from launcher.money_words import no_budget_line, refuse_what_cannot_be_rented
+    from launcher.record import check_folders, record
     from launcher.request import make_plan, read_request
     from launcher.watch import watch_to_exit_code
     from launcher.workload import model_ref
@@ -51,7 +51,9 @@ def dpo_command(yes: bool, detach: bool, dry_run: bool, force: bool, as_json: bo
     request = read_request(settings)
     for warning in request.warnings:
         say(f"warning: {warning}")
-    out = check_out_folder(settings.out)
+    out = check_folders(settings.out, home)
+    check_test_data(request)
+    refuse_what_cannot_be_rented(settings)
     stage_a = model_ref(request.requirement.workload.model)
 
     environment = _environment(request, home, yes=yes)
@@ -63,7 +65,7 @@ def dpo_command(yes: bool, detach: bool, dry_run: bool, force: bool, as_json: bo
             + ("." if settings.budget is None else f" and the budget of ${settings.budget:g}."),
             why=plan_view.why_nothing_fits(plan),
             costing="Nothing was bought.",
-            next_step="launch dpo --partial" if not settings.partial else "launch plan dpo --all",
+            next_step=plan_view.next_step(plan, flags),
         )
     say(plan_view.sentence(plan, request.requirement))
     say(str(plan.chosen.reason) if plan.chosen else "")
@@ -89,7 +91,7 @@ def _environment(request: Request, home: Home, *, yes: bool) -> Environment:
     from launcher.request import environment_device
 
     settings = request.settings
-    device = environment_device(settings)
+    device = environment_device(request, home)
     if not trainer.ready(home, device=device, python=settings.train_python) and not (
         yes or ask(f"The trainer's environment (PyTorch, TRL) is made once, under {home.environments}. Make it?")
     ):

@@ -25,10 +25,10 @@ def plan_dpo(everything: bool, as_json: bool, yes: bool, **flags: Any) -> int:
 
     from jobs import environment as trainer
     from jobs.home import Home
+    from jobs.plan_document import plan_document
     from jobs.store import Store
     from launcher import plan_view
     from launcher.console import print_document, say
-    from launcher.documents import plan_document
     from launcher.money_words import no_budget_line
     from launcher.request import environment_device, make_plan, read_request
 
@@ -37,7 +37,7 @@ def plan_dpo(everything: bool, as_json: bool, yes: bool, **flags: Any) -> int:
     request = read_request(settings)
     for warning in request.warnings:
         say(f"warning: {warning}")
-    device = environment_device(settings)
+    device = environment_device(request, home)
     ready = yes or trainer.ready(home, device=device, python=settings.train_python)
     environment = (
         trainer.ensure(home, device=device, python=settings.train_python, pip_args=settings.pip_args, say=say)
@@ -47,7 +47,7 @@ def plan_dpo(everything: bool, as_json: bool, yes: bool, **flags: Any) -> int:
     plan = make_plan(request, home, Store.open(home), environment, say)
     if as_json:
         print_document(plan_document(plan))
-        return 0
+        return 0 if plan.chosen else 3
     line = no_budget_line(settings)
     if line:
         print(line)

@@ -14,13 +14,17 @@ def pull_command(job: str) -> int:
     from artifacts.errors import UsageProblem
     from jobs import driver
     from jobs.home import Home
+    from jobs.job import State
     from jobs.pull import pull
     from jobs.store import Store
     from launcher.console import say
+    from launcher.watch import wait_for_end
 
     home = Home.from_environment(os.environ)
     store = Store.open(home)
     found = store.job(job)
+    if found.state is State.DONE:
+        wait_for_end(home, found.id)
     if driver.alive(home, found.id):
         raise UsageProblem(
             f"{found.id} is still running; its results come home when it ends.",

@@ -20,7 +20,7 @@ def resume_command(job: str, detach: bool, as_json: bool) -> int:
     from jobs.job import Outcome, State
     from jobs.store import Store
     from launcher.console import say
-    from launcher.watch import watch_to_exit_code
+    from launcher.watch import wait_for_end, watch_to_exit_code
 
     home = Home.from_environment(os.environ)
     store = Store.open(home)
@@ -28,6 +28,8 @@ def resume_command(job: str, detach: bool, as_json: bool) -> int:
     if found.outcome is Outcome.SUCCEEDED:
         say(f"{found.id} has succeeded; there is nothing to resume. Results: {found.spec.results}")
         return 0
+    if driver.alive(home, found.id) and found.state is State.DONE:
+        wait_for_end(home, found.id)
     if driver.alive(home, found.id):
         say(f"{found.id} is running; watching it.")
     else:

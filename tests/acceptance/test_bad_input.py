@@ -170,6 +170,20 @@ def test_an_output_folder_that_cannot_be_written(small: Program) -> None:
     assert "--out" in message
 
 
+def test_held_out_data_that_is_missing_or_not_held_out(small: Program) -> None:
+    assert "no file" in refused(small, "--test", "nowhere.jsonl")
+    assert "is the data on which the adapter is trained" in refused(small, "--test", "data/train.jsonl")
+    assert "is the data on which the adapter is chosen" in refused(small, "--test", "data/val.jsonl")
+    assert not (small.folder / "runs").exists()
+
+
+def test_a_state_folder_on_a_full_disk(small: Program, small_disk: Path) -> None:
+    done = Program(small_disk, small.folder).run("dpo", "--yes")
+    assert done.returncode == 2
+    assert "full" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_disk_that_is_full_before_training(small: Program, small_disk: Path) -> None:
     message = refused(small, "--out", str(small_disk / "runs"))
     assert "full" in message
