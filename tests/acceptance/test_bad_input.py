@@ -154,6 +154,8 @@ def test_weights_of_another_count_than_losses(small: Program) -> None:
 
 
 def test_losses_typed_over_the_weights_of_a_file_name_the_file(small: Program) -> None:
+    with (small.folder / "launch.toml").open("a") as file:
+        file.write('loss_type = ["sigmoid", "sft"]\nloss_weights = [1.0, 0.2]\n')
     message = refused(small, "--loss-type", "sigmoid")
     assert "launch.toml: loss_weights: 2 weights for 1 loss" in message
     assert "--loss-type is sigmoid" in message
@@ -213,7 +215,7 @@ def test_a_folder_and_a_file_of_any_name_simply_work(small: Program, tmp_path: P
     (program.folder / "data" / "train.jsonl").rename(program.folder / data)
     done = program.run("dpo", "--yes", "--max-steps", "1", "--name", name, f"--train={data}")
     assert done.returncode == 0, done.stderr
-    row = program.job(name)
+    (row,) = json.loads(program.good("status", "--json", "--", name).stdout)["jobs"]
     assert row["name"] == name
     assert Path(row["results"]) == tmp_path / name / "runs" / "dpo-1"
     assert Path(row["results"], "adapter", "adapter_model.safetensors").is_file()
