@@ -64,8 +64,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def filling_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 48 MiB for a state folder. Needs root (a mount); skipped, saying so, without."""
-    yield from _file_system(tmp_path / "filling", "48m")
+    """A file system of 160 MiB for a state folder. Needs root (a mount); skipped, saying so, without."""
+    yield from _file_system(tmp_path / "filling", "160m")
 
 
 def _file_system(folder: Path, size: str) -> Iterator[Path]:
