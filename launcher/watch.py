@@ -10,14 +10,19 @@ from jobs import driver
 from jobs.home import Home
 from jobs.job import EXIT_CODE, Job, Outcome, State
 from jobs.store import Store
+from jobs.work import last_lines
 from launcher.console import duration, money, print_document, say
 from launcher.documents import status_document
 from launcher.ledger_view import costs_by_job
+from launcher.machine import free_disk_gib
 
 POLL_S = 0.5
 PLAIN_EVERY_S = 10.0
 
 INTERRUPTED = 130
+
+FULL_GIB = 0.01
+"""Less free space than the store and the logs need to be written."""
 
 
 def watch_to_exit_code(home: Home, store: Store, job_id: str, *, detach: bool = False, as_json: bool = False) -> int:
@@ -36,9 +41,11 @@ def watch_to_exit_code(home: Home, store: Store, job_id: str, *, detach: bool = 
         return 0
     _say_end(job, costs_by_job(store).get(job.id, 0.0))
     if job.outcome is None:
+        log = home.logs(job_id) / "driver.log"
+        full = free_disk_gib(home.root) < FULL_GIB  # then the log could not be written either
         raise LaunchError(
             f"{job_id} lost its driver before it was done.",
-            why=f"Its last words are in {home.logs(job_id) / 'driver.log'}",
+            why=f"The disk of {home.root} is full." if full else f"{last_lines(log)}\n(all of it: {log})",
             costing="Nothing is costing money.",
             next_step=f"launch resume {job_id}",
         )

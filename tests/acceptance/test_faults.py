@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from tests.acceptance.processes import Moment, driver_of, processes, stopped_at
-from tests.acceptance.program import Program, copy_small, without_test_data
+from tests.acceptance.program import Program, copy_small, edit_requirement, without_test_data
 from tests.acceptance.waiting import until
 
 STEPS = 24
@@ -185,6 +185,8 @@ def test_detached_at_once_two_launches_are_two_jobs_that_need_no_terminal(job: P
 def test_a_disk_that_fills_while_training_is_exit_1_with_the_last_checkpoint_kept(
     job: Program, undisturbed: tuple[str, list[float]], filling_disk: Path
 ) -> None:
+    for option in (0, 1):
+        edit_requirement(job.folder, ("options", option, "min_disk_gib"), 0.0)
     shutil.copytree(job.home / "state", filling_disk / "state")
     program = Program(filling_disk, job.folder)
     launched = program.start(*RUN)
