@@ -20,7 +20,8 @@ def judge(
 ) -> Verdict:
     """From `end.json` (None: the trainer wrote none), the exit status (negative: a signal) and the tail of its log.
 
-    `kept` says that a checkpoint or an adapter is there; without one a deadline is a failure.
+    `kept` says that a checkpoint or an adapter is there; without one a deadline is a failure. What was ended from
+    outside is not the run's own fault: it goes on with `launch resume`, from its start where nothing was saved yet.
     """
     if end is not None and exit_status == 0:
         if end.reason in ("finished", "max_steps"):
@@ -31,7 +32,8 @@ def judge(
             return Verdict(Outcome.FAILED, "The deadline came before the first checkpoint: there is no result.")
     if cancelled:
         return Verdict(Outcome.CANCELLED)
-    go_on = f"Next: launch resume {job_id}" if kept else f"Next: launch logs {job_id}"
+    resumable = kept or exit_status < 0 or (end is not None and end.reason == "signal")
+    go_on = f"Next: launch resume {job_id}" if resumable else f"Next: launch logs {job_id}"
     if end is not None and end.reason == "signal":
         what = f"The trainer was stopped from outside at step {end.step}; it saved its state first."
     elif exit_status < 0:

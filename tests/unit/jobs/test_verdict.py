@@ -43,6 +43,12 @@ def test_a_failure_names_its_reason_and_what_to_type():
     said = judge("dpo-1", None, 1, cancelled=False, kept=True, last_lines="ValueError: x").error
     assert said == "The trainer failed (exit 1).\nValueError: x\nNext: launch resume dpo-1"
     assert "the gate" in (judge("dpo-1", end("error", "the gate"), 1, cancelled=False, kept=False).error or "")
-    killed = judge("dpo-1", None, -signal.SIGKILL, cancelled=False, kept=False).error or ""
-    assert "out of memory" in killed
-    assert "launch logs dpo-1" in killed
+    assert "launch logs dpo-1" in (judge("dpo-1", None, 1, cancelled=False, kept=False).error or "")
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize(("reason", "status"), [(None, -signal.SIGKILL), (None, -signal.SIGTERM), ("signal", 0)])
+def test_what_was_ended_from_outside_goes_on_with_resume_also_before_its_first_checkpoint(reason, status, kept):
+    said = judge("dpo-1", end(reason) if reason else None, status, cancelled=False, kept=kept).error or ""
+    assert "launch resume dpo-1" in said
+    assert ("out of memory" in said) == (status == -signal.SIGKILL)
