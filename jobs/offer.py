@@ -33,7 +33,10 @@ class Offer(Frozen):
 
 
 class Rate(Frozen):
-    """How fast a device trains: a step takes `step_overhead_s + flop_per_step / flop_per_s`. `basis` says whence."""
+    """How fast a device trains: a step takes `step_overhead_s + flop_per_step / flop_per_s`. `basis` says whence.
+
+    `source`: a bare step of this machine, a run that finished on this device, or a data sheet and an assumption.
+    """
 
     device: Literal["cuda", "cpu"]
     name: str
@@ -41,6 +44,7 @@ class Rate(Frozen):
     flop_per_s: float
     step_overhead_s: float = 0.0
     basis: str
+    source: Literal["step", "run", "sheet"] = "step"
     measured_at: datetime
     low: float = 0.7
     high: float = 1.5
@@ -48,7 +52,7 @@ class Rate(Frozen):
 
 
 class Phase(Frozen):
-    name: Literal["boot", "sync", "training", "evaluation", "pull", "teardown"]
+    name: Literal["boot", "sync", "training", "evaluation", "pull", "teardown", "billing_unit"]
     hours_low: float | None
     hours_expected: float | None
     hours_high: float | None
@@ -69,6 +73,10 @@ class WhyNot(Frozen):
         "cloud",
         "no_flops",
         "unmeasured",
+        "arch",
+        "precision",
+        "processes",
+        "batch",
     ]
     need: str
     have: str
@@ -80,7 +88,7 @@ class PricedOffer(Frozen):
     offer: Offer
     option: Option
     steps: int
-    """That would be trained this way: a part on a CPU without a budget, else the whole workload."""
+    """That would be trained this way: the whole workload, or the part that a CPU or the money allows."""
     hours_expected: float | None
     hours_affordable: float | None
     cost_expected: float | None
