@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime
-from typing import Literal
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+USD_DIGITS = 4
+"""Of an amount in a document: a hundredth of a cent, below which no provider charges."""
 
 
 class LedgerRow(BaseModel):
@@ -51,3 +55,27 @@ def charge(started: datetime, ended: datetime, unit_s: int, price: float) -> tup
     units = -(-round(elapsed_s * 1_000_000) // (unit_s * 1_000_000))
     billed_s = float(units * unit_s)
     return billed_s, billed_s * price / 3600
+
+
+def cost_document(rows: Sequence[LedgerRow]) -> dict[str, Any]:
+    """The document `cost/1`, as `cost.json` and `launch cost --json` both have it.
+
+    Amounts are in USD to a hundredth of a cent, and the total is the sum of the rows as they are printed. Times are
+    in UTC, to the second.
+    """
+    lines = [cost_row(row) for row in rows]
+    total_usd = round(sum(line["cost_usd"] for line in lines), USD_DIGITS)
+    return {"schema": "cost/1", "rows": lines, "total_usd": total_usd}
+
+
+def cost_row(row: LedgerRow) -> dict[str, Any]:
+    """One row of `cost/1`."""
+    return row.model_dump(mode="json") | {
+        "started_at": _utc(row.started_at),
+        "ended_at": _utc(row.ended_at) if row.ended_at else None,
+        "cost_usd": round(row.cost_usd, USD_DIGITS),
+    }
+
+
+def _utc(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

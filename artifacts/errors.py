@@ -7,6 +7,7 @@ LaunchError                 exit 1: the job failed, or its teardown is not confi
 ├── CredentialProblem       exit 4
 ├── Declined                exit 6: the question was declined
 ├── NotWhole                an artifact does not match its manifest
+├── StoreFailed             the database failed after it had been opened: full disk, lock, lost server
 └── LeaseLost               another driver has taken the job over: write nothing more
 """
 
@@ -50,6 +51,10 @@ class Declined(LaunchError):
 
 
 class NotWhole(LaunchError):
+    pass
+
+
+class StoreFailed(LaunchError):
     pass
 
 

@@ -12,11 +12,20 @@ from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event, insert, select, text
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+    NotSupportedError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 
 from artifacts.errors import StoreTooNew, UsageProblem
 from jobs import tables
+from jobs.database_problem import damaged, when_opened, while_used
 from jobs.home import Home
 from jobs.tables import SCHEMA_VERSION
 
@@ -25,21 +34,38 @@ _CREATE_LOCK = 0x6C61756E  # PostgreSQL advisory lock: "laun"
 
 
 class Database:
-    """Transactions on one engine. `reading` sees one state of the database; `writing` waits for other writers."""
+    """Transactions on one engine. `reading` sees one state of the database; `writing` waits for other writers.
 
-    def __init__(self, engine: Engine, store_id: str) -> None:
-        self.engine, self.store_id = engine, store_id
+    Both raise StoreFailed where the database cannot be used any more.
+    """
+
+    def __init__(self, engine: Engine, store_id: str, home: Home) -> None:
+        self.engine, self.store_id, self._home = engine, store_id, home
 
     @contextmanager
     def reading(self) -> Generator[Connection]:
-        with self.engine.connect() as connection, connection.begin():
+        with self._explained(), self.engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def writing(self) -> Generator[Connection]:
         # SQLite cannot turn a reader into a writer while another writes: who will write says so at the start.
-        with self.engine.connect().execution_options(launch_writes=True) as connection, connection.begin():
+        with (
+            self._explained(),
+            self.engine.connect().execution_options(launch_writes=True) as connection,
+            connection.begin(),
+        ):
             yield connection
+
+    @contextmanager
+    def _explained(self) -> Generator[None]:
+        """StoreFailed where the world is the reason: a full disk, a lock, a server that went away."""
+        try:
+            yield
+        except (DataError, IntegrityError, NotSupportedError, ProgrammingError):
+            raise  # about what was asked, which is the caller's
+        except DBAPIError as error:
+            raise while_used(self._home, error) from error
 
     def close(self) -> None:
         self.engine.dispose()
@@ -50,10 +76,10 @@ def open_database(home: Home) -> Database:
 
     Raises:
         StoreTooNew: a newer version wrote it; not a byte of it was changed.
-        UsageProblem: it is damaged, is not ours, or cannot be reached.
+        UsageProblem: it is damaged, is not ours, cannot be reached, or its disk is full.
     """
     if home.database is None:
-        version = _sqlite_version(home.database_file)
+        version = _sqlite_version(home)
         _refuse_newer(version, str(home.database_file))
         engine = _sqlite_engine(home.database_file)
     else:
@@ -66,15 +92,16 @@ def open_database(home: Home) -> Database:
             store_id = _meta(connection, "store_id")
     except SQLAlchemyError as error:
         engine.dispose()
-        raise _unreachable(home, error) from error
+        raise when_opened(home, error) from error
     except UsageProblem:
         engine.dispose()
         raise
-    return Database(engine, store_id)
+    return Database(engine, store_id, home)
 
 
-def _sqlite_version(file: Path) -> int | None:
+def _sqlite_version(home: Home) -> int | None:
     """The schema version of the file, read without a write; None where there is no database yet."""
+    file = home.database_file
     if not file.exists() or not file.stat().st_size:
         return None
     try:
@@ -83,15 +110,15 @@ def _sqlite_version(file: Path) -> int | None:
             names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if "meta" not in names:
                 if names:
-                    raise _damaged(file, "it is a database, but not one of this program")
+                    raise damaged(file, "it is a database, but not one of this program")
                 return None
             row = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
         finally:
             connection.close()
     except sqlite3.Error as error:
-        raise _damaged(file, str(error)) from error
+        raise when_opened(home, error) from error
     if row is None:
-        raise _damaged(file, "its meta table names no version")
+        raise damaged(file, "its meta table names no version")
     return int(row[0])
 
 
@@ -102,24 +129,6 @@ def _refuse_newer(version: int | None, place: str) -> None:
             why=f"its schema is version {version}, this program knows up to {SCHEMA_VERSION}; nothing was changed",
             next_step="upgrade launch, or set LAUNCH_HOME to another folder",
         )
-
-
-def _damaged(file: Path, why: str) -> UsageProblem:
-    return UsageProblem(
-        f"The job database {file} cannot be read",
-        why=why,
-        next_step=f"put a backup in its place, or move it away to start empty: mv '{file}' '{file}.broken'",
-    )
-
-
-def _unreachable(home: Home, error: SQLAlchemyError) -> UsageProblem:
-    reason = str(error.orig).strip() if isinstance(error, DBAPIError) else str(error)
-    if home.database is None:
-        return _damaged(home.database_file, reason)
-    shown = make_url(home.database).render_as_string(hide_password=True)
-    return UsageProblem(
-        f"The job database {shown} cannot be used", why=reason, next_step="check LAUNCH_DATABASE_URL and the server"
-    )
 
 
 def _sqlite_engine(file: Path) -> Engine:

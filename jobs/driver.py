@@ -6,6 +6,7 @@ python -m jobs.driver JOB [--detach]        what `spawn` starts
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 import jobs
-from artifacts.errors import LaunchError, LeaseLost
+from artifacts.errors import LaunchError, LeaseLost, StoreFailed
 from jobs.clock import Clock
 from jobs.driver_lock import alive, take
 from jobs.home import Home
@@ -120,6 +121,10 @@ def drive(home: Home, job_id: str, ready: int | None = None) -> int:
             return 1
         except LeaseLost as error:
             print(error, flush=True)
+            return 1
+        except StoreFailed as error:
+            with contextlib.suppress(OSError):  # the log may lie on the same full disk
+                print(f"{error.what}\n{error.why}\nThe trainer was ended; launch resume {job_id} goes on.", flush=True)
             return 1
     return 0
 

@@ -161,7 +161,7 @@ def _run(argv: list[str], log: Path, say: Say, *, mode: str) -> None:
                     if collected % SAID_EVERY == 0:
                         say(f"{collected} packages found, the last {line.split()[1]}")
                 elif line.startswith("Installing collected"):
-                    say(f"installing {collected} packages")
+                    say(f"installing {collected} package{'' if collected == 1 else 's'}")
         except BaseException:
             # The one who listens gave up (a cancellation): pip must not go on without anybody.
             child.terminate()

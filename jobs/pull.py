@@ -8,13 +8,15 @@ import shutil
 from pathlib import Path
 
 from artifacts import acceptance, manifest, swap
+from artifacts.bill import cost_document
 from artifacts.errors import LaunchError, NotWhole, UsageProblem
 from jobs.driver_lock import alive
 from jobs.home import Home
-from jobs.job import Job, State
+from jobs.job import Job, Outcome, State
 from jobs.plan_document import plan_document
 from jobs.store import Store
-from jobs.work import has_result, newest_checkpoint
+from jobs.verdict import said_by_end
+from jobs.work import has_result, newest_checkpoint, read_end, write_document
 
 # Names in the work folder, in the order in which they come; `checkpoint` and `logs` are found elsewhere.
 FROM_WORK = ("run.json", "data.json", "end.json", "adapter", "adapter_last", "metrics.jsonl", "eval.json")
@@ -26,12 +28,18 @@ IN_MANIFEST = (*WRITTEN_AT_PLANNING, *FROM_WORK, "checkpoint", "logs")
 def pull(home: Home, store: Store, job: Job) -> Path:
     """Brings home all that the job's work folder holds, then the report; safe to repeat. Returns `runs/JOB`.
 
+    A job that failed because its results could not come home ends here as its trainer's end says.
+
     Raises:
         LaunchError: a full or unwritable disk, or an artifact that is not whole. The work folder stays as it is.
     """
     bring_results(home, job)
     if job.state is State.DONE:
-        write_account(store, job)
+        if job.outcome is Outcome.FAILED:
+            earned = said_by_end(read_end(home.work(job.id)), kept=has_result(home.work(job.id)))
+            if earned is not None:
+                store.settle(job.id, earned)
+        write_account(store, store.job(job.id))
     return job.spec.results
 
 
@@ -73,14 +81,7 @@ def write_account(store: Store, job: Job) -> None:
     from jobs.report import write_report
 
     rows = store.ledger(job.id)
-    document = {
-        "schema": "cost/1",
-        "rows": [row.model_dump(mode="json") for row in rows],
-        "total_usd": sum(row.cost_usd for row in rows),
-    }
-    beside = job.spec.results / ".cost.json"
-    beside.write_text(json.dumps(document, indent=2) + "\n")
-    beside.replace(job.spec.results / "cost.json")
+    write_document(job.spec.results / "cost.json", json.dumps(cost_document(rows), indent=2))
     write_report(job, job.spec.results, ledger=rows, moves=store.moves(job.id))
 
 
@@ -93,8 +94,8 @@ def results_are_whole(results: Path) -> bool:
     return known is not None and not manifest.differences(results, known)
 
 
-def remove(home: Home, store: Store, job: Job) -> None:
-    """Forgets a job and deletes its working folder. Results stay, and so does its row in the ledger.
+def check_removable(home: Home, job: Job) -> None:
+    """Nothing but a done job whose results are at home may be removed.
 
     Raises:
         UsageProblem: it is not done, or what it made is not whole at home.
@@ -106,6 +107,14 @@ def remove(home: Home, store: Store, job: Job) -> None:
             f"The results of {job.id} are not whole in {job.spec.results}, and its working folder has them",
             next_step=f"launch pull {job.id}, then launch rm {job.id}",
         )
+
+
+def remove(home: Home, store: Store, job: Job) -> None:
+    """Forgets a job and deletes its working folder. Results stay, and so does its row in the ledger.
+
+    Raises as `check_removable` does.
+    """
+    check_removable(home, job)
     store.remove(job.id)
     if home.job(job.id).exists():
         shutil.rmtree(home.job(job.id))

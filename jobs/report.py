@@ -83,7 +83,9 @@ def write_report(job: Job, results: Path, *, ledger: Sequence[LedgerRow] = (), m
 def _subtitle(job: Job) -> str:
     offer = job.spec.plan.choice.offer if job.spec.plan.choice else None
     machine = f"{offer.cloud} {offer.instance_type}" if offer else "this machine"
-    part = f"partial run, {job.spec.steps} of {job.spec.plan.steps_total} steps" if job.spec.partial else "whole run"
+    total = job.spec.plan.steps_total
+    steps = f"{job.spec.steps:,} of {total:,} step{'' if total == 1 else 's'}"
+    part = f"partial run, {steps}" if job.spec.partial else "whole run"
     ended = f", ended {utc(job.ended_at)}" if job.ended_at else ""
     return f"{job.id} on {machine}; {part}; created {utc(job.created_at)}{ended}"
 

@@ -16,7 +16,7 @@ from artifacts.errors import UsageProblem
 from jobs import tables
 from jobs.database import Database, open_database
 from jobs.home import Home
-from jobs.job import Attention, Job, JobSpec, State
+from jobs.job import Attention, Job, JobSpec, Outcome, State
 from jobs.lease import DriverWrites
 from jobs.offer import Rate
 from jobs.rows import ATTENTION, jobs_of, ledger_row
@@ -131,6 +131,17 @@ class Store:
         with self._database.writing() as connection:
             connection.execute(update(tables.jobs).where(tables.jobs.c.id == job_id).values(fresh))
         return self.job(job_id)
+
+    def settle(self, job_id: str, outcome: Outcome) -> None:
+        """Gives a job that had failed the outcome that it earned; its attempts keep what went wrong with them.
+
+        Only a job that is done and failed is changed, so that a `launch resume` at the same moment is not undone.
+        """
+        columns = tables.jobs.c
+        failed = (columns.state == State.DONE.value) & (columns.outcome == Outcome.FAILED.value)
+        step = update(tables.jobs).where(columns.id == job_id, failed).values(outcome=outcome.value, error=None)
+        with self._database.writing() as connection:
+            connection.execute(step)
 
     def remove(self, job_id: str) -> None:
         """Hides the job. Its attempts stay in the ledger: what was charged was charged."""

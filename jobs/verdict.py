@@ -15,6 +15,15 @@ class Verdict:
     error: str | None = None
 
 
+def said_by_end(end: End | None, *, kept: bool) -> Outcome | None:
+    """The outcome of a trainer that ended as planned; None where its end alone does not tell."""
+    if end is None:
+        return None
+    if end.reason in ("finished", "max_steps"):
+        return Outcome.SUCCEEDED
+    return Outcome.BUDGET_STOPPED if end.reason == "deadline" and kept else None
+
+
 def judge(
     job_id: str, end: End | None, exit_status: int, *, cancelled: bool, kept: bool, last_lines: str = ""
 ) -> Verdict:
@@ -24,10 +33,9 @@ def judge(
     outside is not the run's own fault: it goes on with `launch resume`, from its start where nothing was saved yet.
     """
     if end is not None and exit_status == 0:
-        if end.reason in ("finished", "max_steps"):
-            return Verdict(Outcome.SUCCEEDED)
-        if end.reason == "deadline" and kept:
-            return Verdict(Outcome.BUDGET_STOPPED)
+        as_planned = said_by_end(end, kept=kept)
+        if as_planned is not None:
+            return Verdict(as_planned)
         if end.reason == "deadline":
             return Verdict(Outcome.FAILED, "The deadline came before the first checkpoint: there is no result.")
     if cancelled:

@@ -6,11 +6,12 @@ already (an environment, a finished training, an artifact at home) is seen, not 
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from artifacts.errors import LaunchError, LeaseLost
+from artifacts.errors import LaunchError, LeaseLost, StoreFailed
 from jobs import environment
 from jobs.backends import Backend, Host, Task
 from jobs.backends.local import LocalBackend
@@ -26,7 +27,7 @@ from jobs.pull import bring_results, write_account
 from jobs.store import Store
 from jobs.tail import MetricsTail
 from jobs.task_watch import PROGRESS_EVERY_S, TaskWatch, cancel_mode
-from jobs.verdict import Verdict, judge
+from jobs.verdict import Verdict, judge, said_by_end
 from jobs.work import has_result, last_lines, read_end, write_document
 
 
@@ -35,7 +36,11 @@ class CancelledEarlyError(Exception):
 
 
 class Walk:
-    """One driver's way through a job. `run` returns when the job is done; LeaseLost when another driver took over."""
+    """One driver's way through a job. `run` returns when the job is done.
+
+    It raises LeaseLost when another driver took over, StoreFailed when nothing can be recorded any more; the trainer
+    has ended by then.
+    """
 
     def __init__(
         self,
@@ -83,7 +88,7 @@ class Walk:
         """One step; a failure ends the attempt, after what there is came home."""
         try:
             return STEPS[state](self)
-        except LeaseLost:
+        except (LeaseLost, StoreFailed):
             raise
         except CancelledEarlyError:
             return self._cancelled(state)
@@ -120,7 +125,7 @@ class Walk:
 
     def train(self) -> State:
         end = read_end(self.work)
-        if end is not None and end.reason in ("finished", "max_steps"):
+        if said_by_end(end, kept=True) is Outcome.SUCCEEDED:
             _log("the training had ended before; nothing to train")
             self.verdict = Verdict(Outcome.SUCCEEDED)
             return self._after_training()
@@ -227,4 +232,5 @@ STEPS: dict[State, Step] = {
 
 
 def _log(line: str) -> None:
-    print(line, flush=True)
+    with contextlib.suppress(OSError):  # the log's disk is full, which is no reason to give the job up
+        print(line, flush=True)

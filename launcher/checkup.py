@@ -55,7 +55,7 @@ def _state(environ: Mapping[str, str]) -> list[Finding]:
     except LaunchError as error:
         return [Finding(name="state", level="broken", found=error.what, remedy=error.next_step or error.why)]
     where = "PostgreSQL" if environ.get("LAUNCH_DATABASE_URL", "").startswith("postgresql") else str(home.root)
-    return [Finding(name="state", level="good", found=f"{where}, {len(jobs)} jobs")]
+    return [Finding(name="state", level="good", found=f"{where}, {len(jobs)} job{'' if len(jobs) == 1 else 's'}")]
 
 
 def _disk() -> Finding:
@@ -70,7 +70,15 @@ def _disk() -> Finding:
 
 
 def _gpu() -> Finding:
-    cards = machine.gpus()
+    cards, problem = machine.look_for_gpus()
+    if problem:
+        return Finding(
+            name="GPU",
+            level="note",
+            found=problem,
+            remedy="restart after an update of the driver, or install it again (nvidia-smi must work); the CPU trains"
+            " until then",
+        )
     if not cards:
         return Finding(
             name="GPU",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,18 +53,31 @@ def _evaluated(home: Home, job: Job, adapter: Path, test: Path, say: Callable[[s
         environment = trainer.ensure(
             home, device=config.execution.device, python=job.spec.train_python, pip_args=job.spec.pip_args, say=say
         )
-        done = subprocess.run(
-            [str(environment.python), "-m", "train", "evaluate", "--config", str(file)],
-            env=trainer.child_environ(environment),
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        with _life_line() as standard_input:
+            done = subprocess.run(
+                [str(environment.python), "-m", "train", "evaluate", "--config", str(file), "--stop-on-eof"],
+                env=trainer.child_environ(environment),
+                cwd=folder,
+                stdin=standard_input,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
         if done.returncode:
             problem = UsageProblem if done.returncode == 2 else LaunchError
             raise problem(f"{job.id} could not be evaluated on {test}.", why=done.stderr.strip()[-2000:])
     return json.loads(output.read_text(encoding="utf-8"))
+
+
+@contextmanager
+def _life_line() -> Generator[int]:
+    """Standard input for a child that ends with this process: nobody else holds the other end of the pipe."""
+    read, write = os.pipe()
+    try:
+        yield read
+    finally:
+        os.close(read)
+        os.close(write)
 
 
 def _digest(file: Path) -> str:

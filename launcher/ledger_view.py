@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 from artifacts.bill import LedgerRow
-from jobs.job import utc
 from jobs.store import Store
 
 
@@ -17,15 +15,6 @@ def costs_by_job(store: Store) -> dict[str, float]:
     for row in store.ledger():
         costs[row.job] += row.cost_usd
     return dict(costs)
-
-
-def as_rows(rows: Sequence[LedgerRow]) -> list[dict[str, Any]]:
-    """Rows of `cost/1`: times in UTC, whole to the second."""
-    return [
-        row.model_dump(mode="json")
-        | {"started_at": utc(row.started_at), "ended_at": utc(row.ended_at) if row.ended_at else None}
-        for row in rows
-    ]
 
 
 def lines(rows: Sequence[LedgerRow], *, by: str) -> list[str]:

@@ -1,4 +1,4 @@
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportAttributeAccessIssue=false
 # (the NVML bindings have no types)
 """This machine as a catalogue: what it offers at $0."""
 
@@ -10,6 +10,7 @@ import shutil
 import socket
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -23,23 +24,38 @@ def host_name() -> str:
     return socket.gethostname()
 
 
-def gpus() -> list[tuple[str, float]]:
-    """Name and memory (GiB) of each NVIDIA GPU here, read through NVML; empty where there is no driver."""
+class Gpus(NamedTuple):
+    """NVIDIA GPUs as (name, memory in GiB), and why NVML could not say (None: it did, or there is no driver here)."""
+
+    cards: list[tuple[str, float]]
+    problem: str | None = None
+
+
+def look_for_gpus() -> Gpus:
+    """Asks NVML. A machine without its library has no NVIDIA driver, which is no problem."""
     import pynvml
 
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return []
+    except pynvml.NVMLError as error:
+        absent = error.value == pynvml.NVML_ERROR_LIBRARY_NOT_FOUND
+        return Gpus([], None if absent else f"NVML does not start: {error}")
     try:
         found: list[tuple[str, float]] = []
         for index in range(pynvml.nvmlDeviceGetCount()):
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
             memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
             found.append((str(pynvml.nvmlDeviceGetName(handle)), float(memory.total) / GIB))
-        return found
+        return Gpus(found)
+    except pynvml.NVMLError as error:  # a card that fell off the bus, or one without memory of its own
+        return Gpus([], f"NVML cannot read the GPU: {error}")
     finally:
         pynvml.nvmlShutdown()
+
+
+def gpus() -> list[tuple[str, float]]:
+    """Name and memory (GiB) of each NVIDIA GPU here that can be used; empty where there is none."""
+    return look_for_gpus().cards
 
 
 def cpu_name() -> str:

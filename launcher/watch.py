@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
@@ -31,8 +32,7 @@ def watch_to_exit_code(home: Home, store: Store, job_id: str, *, detach: bool = 
         try:
             _watch(home, store, job_id)
         except KeyboardInterrupt:
-            say(f"\nStopped watching; {job_id} goes on. `launch status {job_id} --watch` comes back to it,")
-            say(f"`launch cancel {job_id}` ends it.")
+            _say_stopped(job_id)
             return INTERRUPTED
     job = store.job(job_id)
     if as_json:
@@ -61,14 +61,19 @@ def watch_only(home: Home, store: Store, jobs: list[Job]) -> int:
     try:
         _watch(home, store, open_jobs[0].id)
     except KeyboardInterrupt:
-        say(f"\nStopped watching; {open_jobs[0].id} goes on.")
+        _say_stopped(open_jobs[0].id)
         return INTERRUPTED
     _say_end(store.job(open_jobs[0].id), costs_by_job(store).get(open_jobs[0].id, 0.0))
     return 0
 
 
+def _say_stopped(job_id: str) -> None:
+    say(f"\nStopped watching; {job_id} goes on. `launch status {job_id} --watch` comes back to it,")
+    say(f"`launch cancel {job_id}` ends it.")
+
+
 def _watch(home: Home, store: Store, job_id: str) -> None:
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":  # which cannot draw over what it drew
         _watch_live(home, store, job_id)
     else:
         _watch_plain(home, store, job_id)

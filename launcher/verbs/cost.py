@@ -15,22 +15,19 @@ def cost_command(by: str, as_json: bool, as_csv: bool) -> int:
     import os
     import sys
 
+    from artifacts.bill import LedgerRow, cost_document, cost_row
     from jobs.home import Home
     from jobs.store import Store
     from launcher.console import print_document
-    from launcher.ledger_view import as_rows, lines
+    from launcher.ledger_view import lines
 
     rows = Store.open(Home.from_environment(os.environ)).ledger()
     if as_json:
-        print_document(
-            {"schema": "cost/1", "rows": as_rows(rows), "total_usd": round(sum(r.cost_usd for r in rows), 4)}
-        )
+        print_document(cost_document(rows))
     elif as_csv:
-        from artifacts.bill import LedgerRow
-
         writer = csv.DictWriter(sys.stdout, fieldnames=list(LedgerRow.model_fields))
         writer.writeheader()
-        writer.writerows(as_rows(rows))
+        writer.writerows(cost_row(row) for row in rows)
     else:
         print("\n".join(lines(rows, by=by)))
     return 0

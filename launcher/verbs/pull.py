@@ -32,4 +32,7 @@ def pull_command(job: str) -> int:
         )
     pull(home, store, found)
     say(f"Results of {found.id}, verified: {found.spec.results}")
+    outcome = store.job(found.id).outcome
+    if outcome is not found.outcome:
+        say(f"{found.id} had failed only in bringing them home: it is {str(outcome).replace('_', ' ')} now.")
     return 0

@@ -15,7 +15,7 @@ def rm_command(job: str, yes: bool) -> int:
     from artifacts.errors import Declined
     from jobs.home import Home
     from jobs.job import State
-    from jobs.pull import remove
+    from jobs.pull import check_removable, remove
     from jobs.store import Store
     from launcher.console import ask, say
     from launcher.watch import wait_for_end
@@ -25,6 +25,7 @@ def rm_command(job: str, yes: bool) -> int:
     found = store.job(job)
     if found.state is State.DONE:
         wait_for_end(home, found.id)
+    check_removable(home, found)
     if not yes and not ask(f"Forget {found.id} and delete its working folder {home.job(found.id)}? Results stay."):
         raise Declined("Nothing was removed.")
     remove(home, store, found)

@@ -45,12 +45,12 @@ def driver_of(trainer: psutil.Process) -> psutil.Process:
     return driver
 
 
-def stopped_at(program: Program, reached: Moment) -> psutil.Process:
-    """The trainer, stopped while `reached` holds."""
+def stopped_at(program: Program, reached: Moment, command: str = "dpo") -> psutil.Process:
+    """The trainer that runs `command`, stopped while `reached` holds."""
     found: list[psutil.Process] = []
 
     def appeared() -> bool:
-        found[:] = processes(program, "train", "dpo")
+        found[:] = processes(program, "train", command)
         return bool(found)
 
     until(appeared, "a trainer")

@@ -126,6 +126,23 @@ def test_kill_9_of_the_driver_ends_its_trainer_and_resume_ends_in_the_same_adapt
     resumes_to_the_same(job, undisturbed)
 
 
+def test_kill_9_of_the_driver_ends_its_evaluation_and_resume_finishes_it(small: Program) -> None:
+    launched = small.start("dpo", "--yes", "--max-steps", "2")
+    evaluation = stopped_at(small, lambda program: True, "evaluate")
+    assert small.job("dpo-1")["state"] == "evaluating"
+    driver_of(evaluation).kill()
+    evaluation.resume()
+    launched.communicate(timeout=60)
+    assert launched.returncode == 1
+    until(lambda: not processes(small, "train"), "the evaluation's end", seconds=20)
+    assert not (work(small) / "eval.json").exists(), "it was left to run to its end"
+    done = small.run("resume", "dpo-1")
+    assert done.returncode == 0, done.stderr
+    results = Path(small.job("dpo-1")["results"])
+    assert json.loads((results / "eval.json").read_text())["measures"]
+    assert steps_done(small) == 2
+
+
 def test_ctrl_c_stops_the_watching_and_not_the_job_and_resume_watches_the_same_driver(job: Program) -> None:
     launched = job.start(*RUN)
     trainer = stopped_at(job, after_step(2))

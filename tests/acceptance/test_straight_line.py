@@ -84,6 +84,7 @@ def test_the_ledger_has_a_row_of_zero_dollars_with_its_hours(finished: Program) 
     assert (row["job"], row["attempt"], row["cost_usd"], row["settled"]) == ("dpo-1", 1, 0, True)
     assert row["billed_s"] > 0
     assert "dpo-1" in finished.good("cost", "--csv").stdout
+    assert json.loads((results_of(finished) / "cost.json").read_text()) == document
 
 
 def test_the_evaluation_compares_both_stages(finished: Program) -> None:

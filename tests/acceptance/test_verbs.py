@@ -38,7 +38,7 @@ def test_the_verbs_of_a_running_job_and_of_one_without_test_data(small: Program)
     message = refused(small, "rm", "dpo-1", "--yes")
     assert "dpo-1 is not done" in message
     assert "launch cancel dpo-1" in message
-    assert "--yes" in refused(small, "rm", "dpo-1")  # a question with no terminal
+    assert "dpo-1 is not done" in refused(small, "rm", "dpo-1")  # before the question, which has no terminal here
     assert "no held-out data" in refused(small, "eval", "dpo-1")
 
     following = small.start("logs", "dpo-1", "--follow")
@@ -52,6 +52,11 @@ def test_the_verbs_of_a_running_job_and_of_one_without_test_data(small: Program)
     assert "nothing to resume" in small.good("resume", "dpo-1").stderr
     assert "already done" in small.good("cancel", "dpo-1").stderr
     small.good("pull", "dpo-1")
+    assert "--yes" in refused(small, "rm", "dpo-1")  # a question with no terminal
+    Path(small.job("dpo-1")["results"], "adapter", "adapter_config.json").unlink()
+    message = refused(small, "rm", "dpo-1")
+    assert "are not whole" in message
+    assert "launch pull dpo-1" in message
 
 
 def test_init_finds_what_the_folder_holds_and_never_overwrites(program: Program, demo_project: Path) -> None:

@@ -138,8 +138,9 @@ def test_an_evaluation_that_fails_does_not_fail_the_job(bench):
     assert "The evaluation gave no result" in (done.spec.results / "report.html").read_text()
 
 
-def test_results_that_cannot_come_home_are_kept_and_pull_brings_them(bench):
-    job = bench.job({})
+@pytest.mark.parametrize(("reason", "earned"), [("finished", Outcome.SUCCEEDED), ("deadline", Outcome.BUDGET_STOPPED)])
+def test_results_that_cannot_come_home_are_kept_and_pull_brings_them(bench, reason, earned):
+    job = bench.job({"reason": reason})
     job.spec.results.parent.mkdir()
     job.spec.results.write_text("in the way")
     done = bench.run(job)
@@ -150,12 +151,24 @@ def test_results_that_cannot_come_home_are_kept_and_pull_brings_them(bench):
     job.spec.results.unlink()
     pull.pull(bench.home, bench.store, done)
     assert pull.results_are_whole(job.spec.results)
-    assert (job.spec.results / "report.html").exists()
+    settled = bench.store.job(job.id)
+    assert (settled.state, settled.outcome, settled.error) == (State.DONE, earned, None)
+    assert "could not be brought" in (settled.attempts[-1].failure or "")
+    assert f'class="badge {earned}"' in (job.spec.results / "report.html").read_text()
+    assert json.loads((job.spec.results / "cost.json").read_text())["rows"][0]["settled"]
     pull.pull(bench.home, bench.store, done)
     pull.remove(bench.home, bench.store, done)
     assert not bench.home.job(job.id).exists()
     assert bench.store.jobs() == []
     assert [row.job for row in bench.store.ledger()] == [job.id]
+
+
+def test_a_pull_does_not_make_a_failed_training_succeed(bench):
+    job = bench.job({"fail_at": 3})
+    failed = bench.run(job)
+    pull.pull(bench.home, bench.store, failed)
+    after = bench.store.job(job.id)
+    assert (after.outcome, after.error) == (Outcome.FAILED, failed.error)
 
 
 def test_sigterm_to_the_driver_ends_the_trainer_well_and_leaves_the_job_to_resume(bench):

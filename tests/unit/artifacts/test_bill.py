@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artifacts.bill import charge
+from artifacts.bill import LedgerRow, charge, cost_document
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 
@@ -33,3 +33,20 @@ def test_never_less_than_the_time_and_never_a_whole_unit_more(seconds, unit_s, p
 def test_nonsense_is_refused(unit_s, price):
     with pytest.raises(ValueError):
         charge(START, START, unit_s, price)
+
+
+def row(attempt: int, cost_usd: float) -> LedgerRow:
+    return LedgerRow(
+        job="dpo-1", attempt=attempt, cloud="lambda", instance_type="a10", instance_id=None, region=None,
+        started_at=START + timedelta(microseconds=123456, hours=1), ended_at=None, billed_s=1.0, billing_unit_s=1,
+        price_per_hour=1.29, cost_usd=cost_usd, settled=False,
+    )  # fmt: skip
+
+
+def test_the_document_has_times_to_the_second_and_amounts_that_add_up_as_printed():
+    document = cost_document([row(1, 0.00036), row(2, 0.00036), row(3, 1.29000001)])
+    assert [line["cost_usd"] for line in document["rows"]] == [0.0004, 0.0004, 1.29]
+    assert document["total_usd"] == 1.2908
+    assert document["rows"][0]["started_at"] == "2026-11-23T01:00:00Z"
+    assert document["rows"][0]["ended_at"] is None
+    assert cost_document([]) == {"schema": "cost/1", "rows": [], "total_usd": 0}

@@ -100,7 +100,7 @@ def test_it_tells_what_happened(tmp_path):
     page = write_all(tmp_path)
     assert page.count("<svg") == 4
     assert page.count("<circle") == 5 * 4
-    for told in ("succeeded", "200 of 2000 steps", "Step 180: chosen falls &amp; falls", "step 160", "8484", "0:09:00",
+    for told in ("succeeded", "200 of 2,000 steps", "Step 180: chosen falls &amp; falls", "step 160", "8484", "0:09:00",
                  "52.0% (46.6% to 57.5%), n = 320", "hallucination (dose)", "not measured", "1.200, n = 3",
                  ):  # fmt: skip
         assert told in page, told
