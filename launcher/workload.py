@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from artifacts.errors import UsageProblem
 from launcher.settings import Settings
 from train.config import ModelRef
@@ -33,6 +35,24 @@ def with_settings(requirement: Requirement, settings: Settings, folder: Path) ->
     )
 
 
+class NamedSource(Source):
+    """A folder as an absolute path, and what it is called in results: see `_name`. Only the path is written down."""
+
+    named: str = Field(exclude=True)
+
+
+def _name(found: str, *typed: str | None) -> str:
+    """The folder `found` as it was typed, where that leads there from here (as PEFT reads it: `~` is not expanded).
+
+    Else, as when it was meant from another file's folder: relative to here where it lies inside, else absolute.
+    """
+    folder = Path(found)
+    for name in typed:
+        if name and (Path.cwd() / name).exists() and (Path.cwd() / name).samefile(folder):
+            return name
+    return str(folder.relative_to(Path.cwd())) if folder.is_relative_to(Path.cwd()) else found
+
+
 def _absolute(path: str | Path, folder: Path) -> str:
     return str((folder / Path(path).expanduser()).absolute())
 
@@ -41,26 +61,28 @@ def _model(model: Model, settings: Settings, folder: Path) -> Model:
     if settings.model is None:
         base = model.base
         if base.path is not None:
-            base = base.model_copy(update={"path": _absolute(base.path, folder)})
+            found = _absolute(base.path, folder)
+            base = NamedSource(path=found, named=_name(found, base.path))
         adapter = model.adapter
         if adapter is not None:
             adapter = adapter.model_copy(update={"path": _absolute(adapter.path, folder)})
         if settings.base is not None:
-            base = _source(settings.base)
+            base = _source(settings.base, None, settings.base)
         if settings.adapter is not None:
             adapter = None if settings.adapter == "none" else Adapter(path=_absolute(settings.adapter, Path.cwd()))
         return model.model_copy(update={"base": base, "adapter": adapter})
     from train.stage_a import identify
 
     ref = identify(settings.model, base=settings.base, adapter=settings.adapter)
-    base = _source(ref.base, ref.base_revision)
+    base = _source(ref.base, ref.base_revision, settings.base, settings.model)
     adapter = Adapter(path=ref.adapter) if ref.adapter else None
     return model.model_copy(update={"base": base, "adapter": adapter})
 
 
-def _source(name: str, revision: str | None = None) -> Source:
+def _source(name: str, revision: str | None, *typed: str | None) -> Source:
     if Path(name).expanduser().exists() or name.startswith((".", "/", "~")):
-        return Source(path=_absolute(name, Path.cwd()))
+        found = _absolute(name, Path.cwd())
+        return NamedSource(path=found, named=_name(found, *typed))
     return Source(hub_id=name, revision=revision)
 
 
@@ -90,4 +112,5 @@ def model_ref(model: Model) -> ModelRef:
     base = model.base.path or str(model.base.hub_id)
     adapter = model.adapter.path if model.adapter else "none"
     ref = identify(base, base=base, adapter=adapter)
-    return ref.model_copy(update={"base_revision": model.base.revision})
+    named = model.base.named if isinstance(model.base, NamedSource) else None
+    return ref.model_copy(update={"base_revision": model.base.revision, "named": named})

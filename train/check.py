@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from train.config import RunConfig
 from train.data_report import DataReport
 from train.errors import DataError, InputError
+from train.hub import fetch_tokenizer
 from train.tokens import load_tokenizer, prepare
 
 
@@ -35,6 +36,7 @@ def check(config: RunConfig) -> DataCheck:
     Raises:
         InputError: the tokenizer cannot be used, a line is no pair, or not one pair of a file is usable.
     """
+    fetch_tokenizer(config.model)
     tokenizer = load_tokenizer(config.model)
     max_length = config.training.max_length
     train = prepare(config.data.train, tokenizer, max_length)

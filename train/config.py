@@ -29,9 +29,11 @@ class ModelRef(Frozen):
 
     What the folders hold was settled before this was written (`train.stage_a.identify`): with an adapter, Stage A is
     base + adapter; without one, Stage A is the full model in `base`, and a new LoRA starts as the identity on it.
+    `named` is the base as a person named it, where `base` is that made absolute: results say it so.
     """
 
     base: str
+    named: str | None = None
     base_revision: str | None = None
     adapter: str | None = None
 

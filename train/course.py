@@ -164,7 +164,7 @@ class Course(TrainerCallback):
     def _write_adapter(self, name: str) -> str:
         folder = Path(self.config.output_dir) / name
         config = self.trainer.adapter_config_text()
-        return results.write_adapter(folder, save(self.trainer.adapter_tensors()), config, self.config.model.base)
+        return results.write_adapter(folder, save(self.trainer.adapter_tensors()), config)
 
 
 def memory_mib() -> float:

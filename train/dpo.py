@@ -52,19 +52,23 @@ def _train(config: RunConfig, stop: Any, started: float) -> End:
     from train import checkpoint
     from train.course import VAL_PAIRS, Course, say
     from train.gate import pass_gate
+    from train.hub import fetched
     from train.journal import Journal
     from train.model import load_stage_a
     from train.reference import ReferenceCache
-    from train.tokens import load_tokenizer
+    from train.tokens import load_tokenizer, prepare
     from train.trainer import StageBTrainer
 
     if config.execution.threads is not None:
         torch.set_num_threads(config.execution.threads)
 
     # The data, as training will see it.
-    tokenizer = load_tokenizer(config.model)
-    rows = _prepare(config.data.train, tokenizer, config.training.max_length)
-    val_rows = _prepare(config.data.val, tokenizer, config.training.max_length, VAL_PAIRS) if config.data.val else None
+    model = fetched(config.model)
+    tokenizer = load_tokenizer(model)
+    max_length, val_rows = config.training.max_length, None
+    rows = prepare(config.data.train, tokenizer, max_length)
+    if config.data.val:
+        val_rows = prepare(config.data.val, tokenizer, max_length, limit=VAL_PAIRS, train_prompts=rows.prompts)
     _write_data_report(config, rows, val_rows)
     if not rows.rows:
         raise InputError(
@@ -76,7 +80,7 @@ def _train(config: RunConfig, stop: Any, started: float) -> End:
     ))  # fmt: skip
 
     # The model, and a checkpoint of this very run where there is one.
-    stage_a = load_stage_a(config.model, config.execution, config.training)
+    stage_a = load_stage_a(model, config.execution, config.training)
     identity = run_identity(config, stage_a, rows.rows, val_rows.rows if val_rows else [])
     checkpoints = config.output_dir / "checkpoints"
     for name in checkpoint.sweep(checkpoints):
@@ -181,20 +185,12 @@ def _digest(rows: list[Any]) -> str:
     return digest.hexdigest()
 
 
-def _prepare(path: Path, tokenizer: Any, max_length: int, limit: int | None = None) -> Any:
-    from train.tokens import prepare
-
-    return prepare(path, tokenizer, max_length, limit=limit)
-
-
 def _write_data_report(config: RunConfig, rows: Any, val_rows: Any) -> None:
+    from train.check import DataCheck
     from train.checkpoint import replace_synced
 
-    report = {
-        "train": rows.report.model_dump(mode="json", by_alias=True),
-        "val": val_rows.report.model_dump(mode="json", by_alias=True) if val_rows else None,
-    }
-    replace_synced(config.output_dir / "data.json", json.dumps(report, indent=1).encode())
+    found = DataCheck(train=rows.report, val=val_rows.report if val_rows else None)
+    replace_synced(config.output_dir / "data.json", found.model_dump_json(by_alias=True, indent=1).encode())
 
 
 @contextlib.contextmanager

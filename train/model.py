@@ -18,6 +18,8 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedTok
 
 from train.config import Execution, ModelRef, Training
 from train.errors import InputError
+from train.hub import fetched
+from train.precision import DeviceFacts, choose
 from train.reference import model_key
 from train.tokens import load_tokenizer
 
@@ -51,7 +53,8 @@ def load_stage_a(ref: ModelRef, execution: Execution, training: Training) -> Sta
     """Loads Stage A for training. Raises InputError where the folders do not make a model."""
     device = resolve_device(execution)
     precision = resolve_precision(execution)
-    base = resolve_base(ref)
+    ref = fetched(ref)
+    base = Path(ref.base)
     adapter = Path(ref.adapter) if ref.adapter is not None else None
     _refuse_lm_head(adapter, training)
     tokenizer = load_tokenizer(ref)
@@ -97,26 +100,6 @@ def load_base(base: Path, precision: str, quantization: str | None, device: str)
     return model
 
 
-def resolve_base(ref: ModelRef) -> Path:
-    """The base's local folder; a hub id is downloaded first (a token for gated ones is read by the hub's client)."""
-    if Path(ref.base).is_dir():
-        return Path(ref.base)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        wanted = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
-        return Path(snapshot_download(ref.base, revision=ref.base_revision, allow_patterns=wanted))
-    except HFValidationError as problem:
-        raise InputError(f"There is no folder {ref.base}", str(problem), "check --base") from problem
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as problem:
-        raise InputError(
-            f"{ref.base} is no folder, and the model hub did not give it",
-            str(problem),
-            "check the name; for a gated model set HF_TOKEN",
-        ) from problem
-
-
 def resolve_device(execution: Execution) -> str:
     if execution.device == "cuda" and not torch.cuda.is_available():
         raise InputError("The run asks for a GPU, and torch sees none", "CUDA is not available", "use --device cpu")
@@ -124,14 +107,9 @@ def resolve_device(execution: Execution) -> str:
 
 
 def resolve_precision(execution: Execution) -> str:
-    """'bf16', 'fp16' or 'fp32': what the device has. 'auto' is bf16, else fp16, on a GPU, and fp32 on a CPU."""
-    if execution.device == "cpu":
-        if execution.precision == "fp16":
-            raise InputError("fp16 needs a GPU", "on a CPU there is no gradient scaler for it", "use bf16 or fp32")
-        return {"auto": "fp32", "16bit": "bf16"}.get(execution.precision, execution.precision)
-    if execution.precision in ("auto", "16bit"):
-        return "bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp16"
-    return execution.precision
+    """'bf16', 'fp16' or 'fp32': what was asked for, on what the device has."""
+    capability = torch.cuda.get_device_capability() if execution.device == "cuda" else None
+    return choose(execution.precision, DeviceFacts(execution.device, capability))
 
 
 @torch.no_grad()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from pathlib import Path
@@ -28,13 +27,13 @@ class Best(BaseModel):
     sha256: str
 
 
-def write_adapter(folder: Path, weights: bytes, config: str, base: str) -> str:
-    """Makes `folder` this adapter, and returns the SHA-256 of its weights.
+def write_adapter(folder: Path, weights: bytes, config: str) -> str:
+    """Makes `folder` this adapter (`config`: its adapter_config.json), and returns the SHA-256 of its weights.
 
     A folder is made under another name and renamed in; in one that is there, the weights are replaced by a rename, and
     nothing else differs between the steps of a run. So it is whole at any moment.
     """
-    text = json.dumps({**json.loads(config), "base_model_name_or_path": base}, indent=2, sort_keys=True).encode()
+    text = config.encode()
     if folder.is_dir() and (folder / CONFIG).is_file() and (folder / CONFIG).read_bytes() == text:
         replace_synced(folder / WEIGHTS, weights)
     else:

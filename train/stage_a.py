@@ -81,7 +81,7 @@ def identify(model: str, *, base: str | None = None, adapter: str | None = None)
                 _two_ways(found)
             over, revision = (_place(base), None) if base else _base_of(found)
     ref = ModelRef(base=over, base_revision=revision, adapter=str(found) if found else None)
-    _check(ref)
+    check_files(ref)
     return ref
 
 
@@ -199,8 +199,12 @@ def _two_models(model: str, base: str) -> NoReturn:
     )
 
 
-def _check(ref: ModelRef) -> None:
-    """Files are there, whole, and belong together."""
+def check_files(ref: ModelRef) -> None:
+    """The files of the folders that `ref` names are there, whole, and belong together.
+
+    Raises:
+        InputError: they are not.
+    """
     lora = None
     if ref.adapter is not None:
         adapter = Path(ref.adapter)

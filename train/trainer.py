@@ -41,6 +41,7 @@ class StageBTrainer(DPOTrainer):
         val_rows: list[Row],
         steps: int,
     ) -> None:
+        self.base = config.model
         self.cache = cache
         self.tally = Tally(config.training.beta)
         self.identity: dict[str, Any] = {}
@@ -190,8 +191,10 @@ class StageBTrainer(DPOTrainer):
         checkpoint.rotate(parent)
 
     def adapter_config_text(self) -> str:
-        """`adapter_config.json` of the trained adapter."""
+        """`adapter_config.json` of the trained adapter: over the base as the user named it, wherever that lies here."""
         config = self.model.peft_config["default"].to_dict()
+        config["base_model_name_or_path"] = self.base.named or self.base.base
+        config["revision"] = self.base.base_revision
         config["inference_mode"] = True
         return json.dumps(config, indent=2, sort_keys=True, default=_plain)
 

@@ -56,12 +56,12 @@ def _own_process_settings() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def make_base(folder: Path, family: str = "llama", seed: int = 0) -> Path:
+def make_base(folder: Path, family: str = "llama", seed: int = 0, hidden: int = 32) -> Path:
     """A random 2-layer model with a word-level tokenizer, saved as people have one."""
     torch.manual_seed(seed)
     config_class, model_class = FAMILIES[family]
     config = config_class(
-        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=64, hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=128, bos_token_id=1, eos_token_id=2, pad_token_id=3,
         tie_word_embeddings=False, initializer_range=0.2,
     )  # fmt: skip
