@@ -27,6 +27,16 @@ def processes(program: Program, module: str, word: str = "") -> list[psutil.Proc
     return found
 
 
+def steps_done(program: Program) -> int:
+    """Of the first job, as its trainer wrote them down."""
+    file = program.state("dpo-1") / "work" / "metrics.jsonl"
+    return file.read_text().count('"kind":"train"') if file.exists() else 0
+
+
+def after_step(step: int) -> Moment:
+    return lambda program: steps_done(program) >= step
+
+
 def end_all(folder: Path) -> None:
     """Ends what a failed test left with a state folder in `folder`, a stopped trainer and its driver above all."""
     for process in psutil.process_iter():

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.acceptance.processes import Moment, driver_of, processes, stopped_at
+from tests.acceptance.processes import Moment, after_step, driver_of, processes, steps_done, stopped_at
 from tests.acceptance.program import Program, copy_small, edit_requirement, without_test_data
 from tests.acceptance.waiting import until
 
@@ -57,15 +57,6 @@ def job(small: Program) -> Program:
 
 def work(program: Program) -> Path:
     return program.state("dpo-1") / "work"
-
-
-def steps_done(program: Program) -> int:
-    file = work(program) / "metrics.jsonl"
-    return file.read_text().count('"kind":"train"') if file.exists() else 0
-
-
-def after_step(step: int) -> Moment:
-    return lambda program: steps_done(program) >= step
 
 
 def in_a_checkpoint(program: Program) -> bool:

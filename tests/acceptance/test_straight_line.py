@@ -25,6 +25,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, demo_project: Path) -> Pr
     done = program.run("dpo", "--yes", "--name", "first run", "--max-steps", "6", "--eval-every", "3")
     assert done.returncode == 0, done.stderr
     assert "6 steps" in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr  # colours and cursor moves are for terminals
     return program
 
 
