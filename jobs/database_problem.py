@@ -60,7 +60,7 @@ def damaged(file: Path, why: str) -> UsageProblem:
 
 def _of_file(file: Path, why: str, code: int | None) -> Problem:
     kind = None if code is None else code & 0xFF
-    if kind == _FULL or (kind in (_IOERR, _CANTOPEN) and shutil.disk_usage(file.parent).free < _FULL_BYTES):
+    if kind == _FULL or (kind in (_IOERR, _CANTOPEN) and _is_full(file.parent)):
         return Problem(f"The disk of the job database {file} is full", why, "make room on that disk")
     if kind in (_BUSY, _LOCKED):
         return Problem(
@@ -71,6 +71,10 @@ def _of_file(file: Path, why: str, code: int | None) -> Problem:
             f"The job database {file} cannot be used", why, f"check the disk and the permissions of {file.parent}"
         )
     return _damaged(file, why)
+
+
+def _is_full(folder: Path) -> bool:
+    return folder.exists() and shutil.disk_usage(folder).free < _FULL_BYTES
 
 
 def _damaged(file: Path, why: str) -> Problem:

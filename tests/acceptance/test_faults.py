@@ -134,6 +134,17 @@ def test_kill_9_of_the_driver_ends_its_evaluation_and_resume_finishes_it(small: 
     assert steps_done(small) == 2
 
 
+def test_kill_9_of_launch_eval_ends_the_evaluation_that_it_started(job: Program) -> None:
+    job.good("dpo", "--yes", "--max-steps", "1")
+    asking = job.start("eval", "dpo-1", "--test", "data/test.jsonl")
+    evaluation = stopped_at(job, lambda program: True, "evaluate")
+    asking.kill()
+    asking.communicate(timeout=60)
+    evaluation.resume()
+    until(lambda: not processes(job, "train"), "the evaluation's end", seconds=20)
+    assert not list((job.home / "state" / "evaluations").glob("*.json")), "it was left to run to its end"
+
+
 def test_ctrl_c_stops_the_watching_and_not_the_job_and_resume_watches_the_same_driver(job: Program) -> None:
     launched = job.start(*RUN)
     trainer = stopped_at(job, after_step(2))

@@ -125,6 +125,7 @@ def test_a_driver_that_cannot_record_ends_its_trainer_well_says_why_and_resume_g
     for words in ("kept locked by another program", "database is locked", f"launch resume {job.id} goes on"):
         assert words in log
     assert "Traceback" not in log
+    assert "training failed" not in log, "it is not the training that failed"
     assert '"signal"' in (bench.home.work(job.id) / "end.json").read_text()
 
     bench.behave({})
