@@ -79,11 +79,11 @@ def test_stopped_where_a_validation_was_due_it_is_made_up_for(run_document, monk
     assert adapters(parts) == adapters(whole)
 
 
-def trainer(document: dict, folder: Path, *options: str, **popen) -> subprocess.Popen:
+def trainer(document: dict, folder: Path, *options: str, threads: int = 1, **popen) -> subprocess.Popen:
     """`python -m train dpo`, as the driver starts it."""
     config = folder / "run.json"
     config.write_text(json.dumps(document))
-    quiet = {"PYTHONSAFEPATH": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    quiet = {"PYTHONSAFEPATH": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)}
     environment = os.environ | quiet | {"PYTHONPATH": str(Path(train.__file__).parent.parent)}
     command = [sys.executable, "-m", "train", "dpo", "--config", str(config), *options]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, **popen)
@@ -118,6 +118,26 @@ def test_killed_twice_with_kill_9_and_resumed(run_document, tmp_path):
     assert numbers(parts) == numbers(whole)
     assert numbers(parts, "val") == numbers(whole, "val")
     assert adapters(parts) == adapters(whole)
+
+
+def test_resumed_with_another_thread_count_its_losses_stay_within_1e_5(run_document, tmp_path):
+    """Threads may add up in another order; of the run's identity their number is no part."""
+    whole = run_document()
+    whole["execution"]["threads"] = None
+    parts = beside(whole)
+    for document, threads, stop_after in ((whole, 1, None), (parts, 1, 5), (parts, 2, None)):
+        process = trainer(document, tmp_path, threads=threads)
+        if stop_after is not None:
+            wait_for_step(document, stop_after, process)
+            process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=90)
+        assert process.returncode == 0, said.decode()
+        assert end_of(document)["reason"] == ("signal" if stop_after else "finished")
+    assert "resuming after step" in said.decode()
+    assert [line["step"] for line in lines(parts, "train")] == list(range(1, 17))
+    for name in ("loss", "margin", "rewards_chosen"):
+        ours, theirs = ([line[name] for line in lines(each, "train")] for each in (parts, whole))
+        assert ours == pytest.approx(theirs, abs=1e-5, rel=0), name
 
 
 def test_the_end_of_its_drivers_pipe_ends_a_trainer_and_a_second_one_is_refused_meanwhile(run_document, tmp_path):

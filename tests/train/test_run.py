@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from peft import AutoPeftModelForCausalLM, get_peft_model_state_dict
 from safetensors.torch import load_file
 
 from tests.train.runs import end_of, lines, start, trainer_for
 from train import checkpoint
 from train.__main__ import QUIET, main
+from train.check import DataCheck, check
 from train.config import End, RunConfig
 from train.course import Course
 from train.errors import InputError, TrainError
@@ -35,11 +38,35 @@ def test_a_run_leaves_what_the_contract_says(run_document):
     assert [line.step for line in val if line.best][-1] == best["step"] == end_of(document)["best_step"]
     for name in ("adapter", "adapter_last"):
         config = json.loads((out / name / "adapter_config.json").read_text())
-        assert config["base_model_name_or_path"] == document["model"]["base"]
+        assert (config["base_model_name_or_path"], config["revision"]) == (document["model"]["base"], None)
         stage_a = load_file(Path(document["model"]["adapter"]) / "adapter_model.safetensors")
         assert load_file(out / name / "adapter_model.safetensors").keys() == stage_a.keys()
     assert End.model_validate(end_of(document)).reason == "finished"
-    assert (out / "data.json").is_file()
+    data = DataCheck.model_validate_json((out / "data.json").read_bytes(), strict=True)
+    assert json.loads((out / "data.json").read_text())["schema"] == "datacheck/1"
+    assert (data.train.usable, data.val and data.val.usable) == (16, 4)
+    assert data == check(RunConfig.model_validate(document))
+
+
+def test_results_name_the_base_as_the_user_did_and_peft_loads_them_from_the_project(
+    run_document, models_folder, tmp_path, monkeypatch
+):
+    project = tmp_path / "project"
+    shutil.copytree(models_folder / "llama", project / "models" / "base")
+    document = run_document(max_steps=1) | {"output_dir": str(project / "runs" / "dpo-1")}
+    document["model"] |= {"base": str(project / "models" / "base"), "named": "models/base"}
+    assert start(document) == 0
+    folders = [project / "runs" / "dpo-1" / name for name in ("adapter", "adapter_last", "checkpoints/checkpoint-1")]
+    for folder in folders:
+        text = (folder / "adapter_config.json").read_text()
+        assert json.loads(text)["base_model_name_or_path"] == "models/base"
+        assert str(tmp_path) not in text
+    monkeypatch.chdir(project)
+    model = AutoPeftModelForCausalLM.from_pretrained("runs/dpo-1/adapter_last")
+    trained = load_file(folders[1] / "adapter_model.safetensors")
+    loaded = get_peft_model_state_dict(model, save_embedding_layers=False)
+    assert loaded.keys() == trained.keys()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in trained.items())
 
 
 def test_the_command_line_limits_steps_and_seconds(run_document, tmp_path, capsys):
