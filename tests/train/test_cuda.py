@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
     reason="needs a CUDA GPU: fp16 with its gradient scaler, bf16 and NF4 kernels do not run on a CPU",
 )
 
-STEPS = 24
+STEPS = 40
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_the_gate_is_passed_and_losses_fall(sample_run, capsys, execution):
     assert min(line["grad_norm"] for line in train) > 1e-3
     assert all(0 < line["memory_mib"] < 8_000 for line in train)
     best = json.loads((Path(document["output_dir"]) / "best.json").read_text())
-    assert best["step"] == lines(document, "val")[-1]["step"] == STEPS
+    assert best["step"] in [line["step"] for line in lines(document, "val")] == [STEPS // 2, STEPS]
 
 
 def test_fp16_resumes_with_the_scale_that_it_had(sample_run, monkeypatch):
