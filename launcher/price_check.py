@@ -1,0 +1,90 @@
+"""Prices that cannot be: compared with the same GPU elsewhere, and with what a catalogue said before."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import cast
+
+from jobs.offer import Offer
+
+OFF = 8.0
+"""Times below or above the median of its GPU, at which a price is taken for an error and not for a bargain."""
+FEWEST = 3
+"""Machines that a median needs."""
+LOST = 0.5
+"""Share of a cloud's kinds of machines that an update may lose before it is said."""
+CLOCKS = timedelta(minutes=5)
+
+
+def plausible(offers: Iterable[Offer], now: datetime) -> tuple[list[Offer], list[str]]:
+    """The offers whose price can be, and a note for each kind of machine whose price cannot."""
+    everything = list(offers)
+    by_gpu: dict[str, dict[tuple[str, str, bool], float]] = defaultdict(dict)
+    for offer in everything:
+        if offer.gpu and offer.price_per_hour > 0 and not offer.spot:
+            kind = (offer.cloud, offer.instance_type, offer.spot)
+            a_gpu = offer.price_per_hour / offer.gpus
+            by_gpu[offer.gpu][kind] = min(a_gpu, by_gpu[offer.gpu].get(kind, a_gpu))
+    medians = {gpu: statistics.median(seen.values()) for gpu, seen in by_gpu.items() if len(seen) >= FEWEST}
+    kept: list[Offer] = []
+    notes: dict[tuple[str, str, bool], str] = {}
+    for offer in everything:
+        median = medians.get(offer.gpu or "")
+        a_gpu = offer.price_per_hour / max(1, offer.gpus)
+        kind = (offer.cloud, offer.instance_type, offer.spot)
+        name = f"{offer.cloud} {offer.instance_type}{' spot' if offer.spot else ''}"
+        if offer.price_as_of is not None and offer.price_as_of > now + CLOCKS:
+            notes[kind] = f"{name} is not used: its price is from the future ({offer.price_as_of:%Y-%m-%d %H:%M} UTC)"
+        elif median is not None and (a_gpu * OFF * (3 if offer.spot else 1) < median or a_gpu > median * OFF):
+            notes[kind] = (
+                f"{name} is not used: ${a_gpu:,.2f} an hour for a {offer.gpu} cannot be; the same GPU is "
+                f"${median:,.2f} elsewhere"
+            )
+        else:
+            kept.append(offer)
+    return kept, sorted(notes.values())
+
+
+def compare_with_last(clouds: Iterable[str], offers: Iterable[Offer], seen: Path) -> list[str]:
+    """Notes where one of `clouds` lost most of its machines, or a price moved by more than `OFF`, since the last time.
+
+    `seen` remembers the cheapest price of each kind of machine on demand; a file that cannot be read is begun anew.
+    """
+    before = _read(seen)
+    today: dict[str, dict[str, float]] = defaultdict(dict)
+    for offer in offers:
+        if offer.price_per_hour > 0 and not offer.spot:
+            known = today[offer.cloud].get(offer.instance_type, offer.price_per_hour)
+            today[offer.cloud][offer.instance_type] = min(known, offer.price_per_hour)
+    notes: list[str] = []
+    for cloud in clouds:
+        prices, left = before.get(cloud, {}), today.get(cloud, {})
+        gone = sorted(set(prices) - set(left))
+        if len(gone) > LOST * len(prices):
+            notes.append(
+                f"the catalogue of {cloud} has lost {len(gone)} of {len(prices)} kinds of machines since the last time "
+                f"({', '.join(gone[:3])}{', ...' if len(gone) > 3 else ''}); it may be broken"
+            )
+        notes += [
+            f"{cloud} {kind}: ${left[kind]:,.2f} an hour, and it was ${usd:,.2f} the last time"
+            for kind, usd in sorted(prices.items())
+            if kind in left and not usd / OFF <= left[kind] <= usd * OFF
+        ]
+    if today:
+        beside = seen.with_suffix(".tmp")
+        beside.write_text(json.dumps({**before, **today}, sort_keys=True), encoding="utf-8")
+        beside.replace(seen)
+    return notes
+
+
+def _read(seen: Path) -> dict[str, dict[str, float]]:
+    try:
+        document: object = json.loads(seen.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return cast("dict[str, dict[str, float]]", document) if isinstance(document, dict) else {}
