@@ -28,6 +28,7 @@ class Offer(Frozen):
     disk_gib: float | None = None
     cores: int | None = None
     spot: bool = False
+    arch: str = "x86_64"
     price_per_hour: float = 0.0
     price_as_of: datetime | None = None
 
@@ -46,6 +47,8 @@ class Rate(Frozen):
     basis: str
     source: Literal["step", "run", "sheet"] = "step"
     measured_at: datetime
+    flop_per_step: float | None = None
+    """Of the run that it was learned from: a step far smaller or larger spends its time elsewhere."""
     low: float = 0.7
     high: float = 1.5
     """A plan's range: low and high times the expected hours."""
@@ -106,13 +109,16 @@ class Chosen(Frozen):
 
 
 class Plan(Frozen):
-    """What `plan()` found. `steps` is what would be trained, of `steps_total` for the whole workload."""
+    """What `plan()` found. `steps` is what would be trained, of `steps_total` for the whole workload.
+
+    Both are None where the requirement names no workload: memory alone, as other calculators say it.
+    """
 
     requirement: str
     budget_usd: float | None
     budget_needed_usd: float | None
-    steps: int
-    steps_total: int
+    steps: int | None
+    steps_total: int | None
     partial: bool
     offers: tuple[PricedOffer, ...]
     chosen: Chosen | None
@@ -120,3 +126,9 @@ class Plan(Frozen):
     @property
     def choice(self) -> PricedOffer | None:
         return self.offers[self.chosen.offer] if self.chosen else None
+
+    def shortened(self, offers: int) -> Plan:
+        """With the best `offers` alone; what is chosen is among them."""
+        return self.model_copy(
+            update={"offers": self.offers[: max(offers, self.chosen.offer + 1 if self.chosen else 0)]}
+        )

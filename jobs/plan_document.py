@@ -24,7 +24,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
                 "price_per_hour": offer.price_per_hour,
                 "price_as_of": utc(offer.price_as_of) if offer.price_as_of else None,
                 "option": priced.option.name,
-                "steps": priced.steps,
+                "steps": priced.steps or None,
                 "hours_expected": priced.hours_expected,
                 "hours_affordable": priced.hours_affordable,
                 "cost_expected": priced.cost_expected,

@@ -18,11 +18,11 @@ def refuse_what_cannot_be_rented(settings: Settings) -> None:
     )
 
 
-def no_budget_line(settings: Settings) -> str | None:
-    """The first line where a cloud was named and no budget: nothing is bought, and how one would be."""
+def no_budget_line(settings: Settings, needed_usd: float | None) -> str | None:
+    """The first line where a cloud was named and no budget: nothing is bought, and what budget the job would need."""
     if settings.budget is not None or settings.cloud in (None, "local"):
         return None
-    return (
-        f"--cloud {settings.cloud} without --budget buys nothing, so this runs on this machine. What it would cost "
-        "there is not known: this version has no catalogue of prices."
-    )
+    said = f"--cloud {settings.cloud} without --budget buys nothing, so this runs on this machine. "
+    if needed_usd is None:
+        return said + "What it would cost there is not known."
+    return said + f"There the whole job is expected to cost ${needed_usd:,.2f}."

@@ -3,13 +3,38 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from jobs.offer import Plan, PricedOffer
+from jobs.offer import Plan, PricedOffer, WhyNot
 from launcher.console import duration, money
+from launcher.remedies import Remedy
 from train.requirement import Requirement
 
 ROWS = 12
+
+WORDS = {
+    "vram": "GPU memory: {need}, has {have}",
+    "ram": "memory: {need}, has {have}",
+    "disk": "disk: {need}, has {have}",
+    "gpus": "{need}, has {have}",
+    "device": "needs {need}",
+    "backend": "{have} cannot be rented yet",
+    "spot": "spot is not used yet",
+    "budget": "needs {need}, above the budget",
+    "within": "takes {need}, --within {have}",
+    "no_flops": "hours unknown: no FLOPs in the file",
+    "unmeasured": "hours unknown: not measured",
+    "arch": "needs {need}, has {have}",
+    "precision": "needs {need}, has {have}",
+    "processes": "data parallel is not run yet",
+    "batch": "needs {need}, has {have}",
+    "capacity": "no capacity now",
+}
+
+
+def count(number: int | None, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def sentence(plan: Plan, requirement: Requirement) -> str:
@@ -19,80 +44,134 @@ def sentence(plan: Plan, requirement: Requirement) -> str:
         return "Nothing fits."
     steps_an_epoch = -(-requirement.workload.data.train_examples // requirement.workload.training.batch_size)
     if plan.partial:
-        what = f"Partial training: {plan.steps:,} steps of {steps_an_epoch:,} in an epoch"
+        what = f"Partial training: {count(plan.steps, 'step')} of {steps_an_epoch:,} in an epoch"
     else:
-        what = f"The whole training: {plan.steps:,} steps"
-    return f"{what}, on {_where(choice)}, {expected_time(choice)}, {money(choice.cost_expected)}."
+        what = f"The whole training: {count(plan.steps, 'step')}"
+    at_most = f", at most {money(choice.cost_worst)}" if choice.offer.price_per_hour else ""
+    return f"{what}, on {_where(choice)}, {expected_time(choice)}, {money(choice.cost_expected)}{at_most}."
 
 
 def expected_time(choice: PricedOffer) -> str:
     """`about 12 min of training (8 min to 36 min)`, or that nobody measured it."""
     if choice.option.flop_per_step is None:
         return "for an unknown time (the requirement file says no FLOPs a step)"
-    if choice.hours_expected is None:
+    phase = next((phase for phase in choice.phases if phase.name == "training"), None)
+    if phase is None:
         return "for an unknown time (this machine's speed was not measured yet)"
-    phase = choice.phases[0]
-    low, high = ((hours or 0.0) * 3600 for hours in (phase.hours_low, phase.hours_high))
-    return f"about {duration(choice.hours_expected * 3600)} of training ({duration(low)} to {duration(high)})"
+    low, expected, high = (
+        duration((hours or 0.0) * 3600) for hours in (phase.hours_low, phase.hours_expected, phase.hours_high)
+    )
+    return f"about {expected} of training ({low} to {high})"
 
 
 def _where(choice: PricedOffer) -> str:
     offer = choice.offer
-    return f"{offer.instance_type}: {offer.gpu}" if offer.gpu else offer.instance_type
+    place = f"{offer.instance_type} in {offer.region}" if offer.region else offer.instance_type
+    return f"{place}: {offer.gpu}" if offer.gpu else place
+
+
+def phases(choice: PricedOffer) -> list[str]:
+    """What the chosen way's hours and dollars are made of, and what they rest on."""
+    parts = [
+        f"{phase.name.replace('_', ' ')} {duration((phase.hours_expected or 0) * 3600)}"
+        for phase in choice.phases
+        if (phase.hours_expected or 0) * 3600 >= 1
+    ]
+    lines = [f"Time: {', '.join(parts)}."] if len(parts) > 1 else []
+    return [*lines, f"Rests on: {choice.basis}."]
+
+
+def rows_of(plan: Plan, *, everything: bool) -> list[PricedOffer]:
+    """Best first. Unless `everything`: the best way on each kind of machine, at most 12."""
+    if everything:
+        return list(plan.offers)
+    best: dict[tuple[object, ...], PricedOffer] = {}
+    for priced in plan.offers:
+        offer = priced.offer
+        best.setdefault((offer.cloud, offer.instance_type, offer.gpus, offer.spot), priced)
+    return list(best.values())[:ROWS]
 
 
 def table(plan: Plan, *, everything: bool = False) -> list[str]:
-    """Lines of a table that fits 80 columns, best first, then why each of the others does not fit."""
-    rows = plan.offers if everything else plan.offers[:ROWS]
+    """Lines of a table that fits 80 columns, best first, and why each that does not fit does not."""
+    rows = rows_of(plan, everything=everything)
     head = ("", "where", "option", "steps", "hours", "cost", "")
-    body = [
-        (
-            ">" if plan.chosen and plan.chosen.offer == index else "",
-            f"{priced.offer.cloud} {priced.offer.gpu or 'CPU'}",
-            priced.option.name,
-            f"{priced.steps:,}",
-            "?" if priced.hours_expected is None else f"{priced.hours_expected:,.1f}",
-            money(priced.cost_expected),
-            "fits"
-            if priced.fits
-            else "no: " + "; ".join(f"{gap.code} {gap.need}, has {gap.have}" for gap in priced.why_not),
-        )
-        for index, priced in enumerate(rows)
-    ]
+    body = [_cells(priced, chosen=plan.choice is priced, everything=everything) for priced in rows]
     widths = [max(len(row[column]) for row in [head, *body]) for column in range(6)]
     right = (3, 4, 5)
 
-    def line(row: tuple[str, ...]) -> str:
+    def line(row: Sequence[str]) -> str:
         cells = [row[i].rjust(widths[i]) if i in right else row[i].ljust(widths[i]) for i in range(6)]
         return "  ".join([*cells, row[6]]).rstrip()
 
-    lines = [line(head), *(line(row) for row in body)]
-    if len(plan.offers) > len(rows):
-        lines.append(f"({len(plan.offers) - len(rows)} more: --all)")
-    return lines
+    lines = [line(row) for row in [head, *body]]
+    unrented = sorted({gap.have for row in rows for gap in row.why_not if gap.code == "backend"})
+    if unrented:
+        lines.append(f"({' and '.join(unrented)} cannot be rented yet: what it would cost there)")
+    hidden = len(plan.offers) - len(rows)
+    return [*lines, f"({hidden:,} more ways: --all)"] if hidden > 0 else lines
 
 
-def command(flags: dict[str, Any]) -> str:
-    """The `launch dpo` that runs what was planned with these flags."""
-    words = ["launch", "dpo"]
+def _cells(priced: PricedOffer, *, chosen: bool, everything: bool) -> tuple[str, ...]:
+    offer = priced.offer
+    card = f"{offer.gpus} x {offer.gpu}" if offer.gpus > 1 else offer.gpu or "CPU"
+    region = f" {offer.region}" if everything and offer.region else ""
+    hourly = f" {money(offer.price_per_hour)}/h" if offer.price_per_hour else ""
+    gaps = priced.why_not if everything else nearest_gaps(priced)
+    return (
+        ">" if chosen else "",
+        f"{offer.cloud} {card}{region}{hourly}{' spot' if offer.spot else ''}",
+        priced.option.name,
+        f"{priced.steps:,}" if priced.steps else "?",
+        "?" if priced.hours_expected is None else f"{priced.hours_expected:,.1f}",
+        money(priced.cost_expected),
+        "fits" if priced.fits else "; ".join(words(gap) for gap in gaps),
+    )
+
+
+def nearest_gaps(priced: PricedOffer) -> Sequence[WhyNot]:
+    """The one reason that says most: what the machine lacks, before that its cloud cannot be rented yet."""
+    own = [gap for gap in priced.why_not if gap.code not in ("backend", "spot")]
+    return (own or priced.why_not)[:1]
+
+
+def words(gap: WhyNot) -> str:
+    return WORDS[gap.code].format(need=gap.need, have=gap.have) if gap.code in WORDS else f"{gap.need}, has {gap.have}"
+
+
+def command(flags: Mapping[str, Any], verb: str = "dpo") -> str:
+    """The `launch dpo` (or `plan dpo`) that was typed with these flags."""
+    said = ["launch", *verb.split()]
     for name, value in flags.items():
-        if value not in (None, False):
-            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
-    return shlex.join(words)
+        if value is None or value is False:
+            continue
+        text = f"{value:g}" if isinstance(value, float) else str(value)
+        said += [f"--{name.replace('_', '-')}", *([] if value is True else [text])]
+    return shlex.join(said)
 
 
-def next_step(plan: Plan, flags: dict[str, Any]) -> str:
-    """A command that could fit: a part where time or money is short, else a look at every offer."""
-    gaps = [{gap.code for gap in priced.why_not} for priced in plan.offers]
-    if any(codes <= {"within", "budget"} for codes in gaps) and not flags.get("partial"):
-        return command({**flags, "partial": True})
-    return f"{command(flags).replace('launch dpo', 'launch plan dpo', 1)} --all shows what each way needs"
+def next_steps(flags: Mapping[str, Any], found: Iterable[Remedy]) -> str:
+    """The commands that would fit, each with what it does; else a look at every offer."""
+    lines = [f"{command({**flags, **remedy.flags})}\n      {remedy.does}" for remedy in found]
+    return "\n      ".join(lines) or f"{command(flags, 'plan dpo')} --all shows what each way needs"
 
 
 def why_nothing_fits(plan: Plan) -> str:
     reasons = [
         f"{priced.option.name} on {priced.offer.cloud} {priced.offer.gpu or 'CPU'}: "
-        + "; ".join(f"{gap.code}: needs {gap.need}, has {gap.have}" for gap in priced.why_not)
-        for priced in plan.offers[:6]
+        + "; ".join(words(gap) for gap in priced.why_not)
+        for priced in rows_of(plan, everything=False)[:6]
     ]
     return "\n".join(reasons) or "No machine was found for any option."
+
+
+def hours_bought(plan: Plan) -> list[str]:
+    """For a requirement without a workload: what an hour costs, and how many hours the budget buys."""
+    lines = [f"{'where':<34} {'$/h':>8} {'hours for ' + money(plan.budget_usd) if plan.budget_usd else '':>16}"]
+    for priced in rows_of(plan, everything=False):
+        offer = priced.offer
+        card = f"{offer.gpus} x {offer.gpu}" if offer.gpus > 1 else offer.gpu or "CPU"
+        bought = "" if priced.hours_affordable is None else f"{priced.hours_affordable:,.1f}"
+        state = "" if priced.fits else "; ".join(words(gap) for gap in nearest_gaps(priced))
+        lines.append(f"{f'{offer.cloud} {card}':<34} {money(offer.price_per_hour):>8} {bought:>16}  {state}".rstrip())
+    return lines

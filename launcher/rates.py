@@ -19,7 +19,7 @@ SLOWER = 3.0
 sample project's steps take 2 to 3 times the bare step (its 0.6M parameters are the worst case)."""
 
 
-def rates_of_this_machine(
+def known_rates(
     home: Home, store: Store, environment: Environment | None, *, gpu: bool, say: Callable[[str], None]
 ) -> Sequence[Rate]:
     """Known rates; with an environment, those of a device that has none yet are measured (some seconds)."""

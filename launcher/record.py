@@ -20,6 +20,9 @@ from launcher.request import Request
 from launcher.run_config import run_config
 from train.config import ModelRef
 
+OFFERS_KEPT = 50
+"""Offers that a job's own plan keeps, best first: those that it may be started on, and what stood next to them."""
+
 SPARE_GIB = 0.1
 """Least free space to start with: a small adapter, its checkpoints and the logs."""
 
@@ -50,6 +53,8 @@ def check_folders(out: Path | None, home: Home) -> Path:
 
 def record(request: Request, plan: Plan, stage_a: ModelRef, home: Home, store: Store, out: Path) -> Job:
     """A job in state `queued`. Nothing is left behind where it cannot be recorded."""
+    choice = plan.choice
+    assert choice is not None, "a plan that fits nothing is no job"
     job_id = store.next_job_id()
     while (out / job_id).exists():  # of another state folder, or of a job that was forgotten
         job_id = store.next_job_id()
@@ -61,7 +66,7 @@ def record(request: Request, plan: Plan, stage_a: ModelRef, home: Home, store: S
         job=job_id,
         output_dir=home.job(job_id) / "work",
         home=home,
-        choice=plan.choice,
+        choice=choice,
         max_steps=plan.steps if plan.partial or settings.max_steps else None,
     )
     spec = JobSpec(
@@ -70,11 +75,11 @@ def record(request: Request, plan: Plan, stage_a: ModelRef, home: Home, store: S
         project=Path.cwd(),
         results=results,
         requirement=request.requirement,
-        plan=plan,
+        plan=plan.shortened(OFFERS_KEPT),
         run=run,
         test=settings.test.expanduser().absolute() if settings.test else None,
         partial=plan.partial,
-        steps=plan.steps,
+        steps=choice.steps,
         budget_usd=settings.budget,
         train_python=settings.train_python,
         pip_args=settings.pip_args,
@@ -85,7 +90,7 @@ def record(request: Request, plan: Plan, stage_a: ModelRef, home: Home, store: S
         raise UsageProblem(f"{results} cannot be made.", why=f"{error.strerror}.", next_step="use --out DIR.") from None
     try:
         _write(results / "requirement.json", request.requirement.model_dump(mode="json", by_alias=True))
-        _write(results / "plan.json", plan_document(plan))
+        _write(results / "plan.json", plan_document(plan.shortened(OFFERS_KEPT)))
         return store.create(spec, now=datetime.now(UTC))
     except BaseException as error:
         shutil.rmtree(results, ignore_errors=True)

@@ -1,23 +1,26 @@
-"""From what was typed to a plan: requirement read, flags applied, machine and its rate known."""
+"""From what was typed to a plan: requirement read or estimated, flags applied, machines, prices and rates known."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from artifacts.errors import UsageProblem
-from jobs.environment import Environment
+from jobs import gpus
 from jobs.home import Home
-from jobs.offer import Plan
+from jobs.offer import Offer, Plan, Rate
 from jobs.price import hardware_gaps
-from jobs.store import Store
 from launcher import machine
 from launcher.planning import plan
-from launcher.settings import Settings
+from launcher.settings import Settings, nearest
 from launcher.workload import with_settings
 from train.requirement import Requirement
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -29,39 +32,94 @@ class Request:
     file: Path
     warnings: tuple[str, ...]
 
+    def with_pairs(self, usable: int) -> Request:
+        """The same workload over the pairs that the data check left."""
+        workload = self.requirement.workload
+        data = workload.data.model_copy(update={"train_examples": usable})
+        changed = workload.model_copy(update={"data": data})
+        return replace(self, requirement=self.requirement.model_copy(update={"workload": changed}))
+
 
 def read_request(settings: Settings) -> Request:
     from launcher.requirement_file import read_requirement
 
-    if settings.requirements is None:
-        raise UsageProblem(
-            "What the job needs is not known: there is no requirement file.",
-            why="No --requirements FILE was given, and launch.toml here names none.",
-            next_step="launch dpo --requirements FILE, or `launch demo` for a sample project with one.",
-        )
+    assert settings.requirements is not None
     file = settings.requirements.expanduser().absolute()
     requirement, warnings = read_requirement(file)
     return Request(settings, with_settings(requirement, settings, file.parent), file, tuple(warnings))
 
 
-def make_plan(
-    request: Request, home: Home, store: Store, environment: Environment | None, say: Callable[[str], None]
-) -> Plan:
-    """Every way to run the job. With the trainer's environment at hand, this machine's speed is measured once."""
-    from launcher.rates import rates_of_this_machine
+@dataclass(frozen=True)
+class Market:
+    """All that a plan of one request is made from: machines with their prices, and how fast they are."""
 
-    settings = request.settings
-    offers = machine.offers(home.root, settings.device)
-    return plan(
-        request.requirement,
-        offers,
-        rates_of_this_machine(home, store, environment, gpu=environment_device(request, home) == "cuda", say=say),
-        budget_usd=settings.budget,
-        cloud=settings.cloud,
-        within_hours=settings.within,
-        max_steps=settings.max_steps,
-        partial=settings.partial,
-    )
+    request: Request
+    offers: tuple[Offer, ...]
+    rates: Sequence[Rate]
+
+    def plan(self, **changes: Any) -> Plan:
+        """The plan, or what it would be with other settings (`budget`, `partial`, `epochs`, `cloud`, `within`)."""
+        settings, requirement = self.request.settings.model_copy(update=changes), self.request.requirement
+        if "epochs" in changes:
+            workload = requirement.workload
+            schedule = workload.training.model_copy(update={"epochs": changes["epochs"]})
+            workload = workload.model_copy(update={"training": schedule})
+            requirement = requirement.model_copy(update={"workload": workload})
+        return plan(
+            requirement,
+            self.offers,
+            self.rates,
+            budget_usd=settings.budget,
+            cloud=settings.cloud,
+            within_hours=settings.within,
+            max_steps=settings.max_steps,
+            partial=settings.partial,
+            upload_bytes_per_s=settings.upload_mbit_s * 1e6 / 8,
+        )
+
+
+def find_offers(settings: Settings, home: Home, say: Say) -> tuple[Offer, ...]:
+    """Every offer that the flags leave, with what is odd about the catalogues said. UsageProblem where none is left."""
+    from launcher.offers import gather
+
+    clouds = ("lambda", "aws") if settings.cloud in (None, "any") else (settings.cloud,)
+    if settings.budget is None and settings.cloud in (None, "any", "local"):
+        clouds = ()  # nothing is bought, and nobody asked what it would cost
+    found = gather(home, device=settings.device, clouds=clouds, environ=os.environ, now=datetime.now(UTC))
+    for note in found.notes:
+        say(f"note: {note}")
+    return _narrowed(found.offers, settings)
+
+
+def _narrowed(offers: tuple[Offer, ...], settings: Settings) -> tuple[Offer, ...]:
+    card = gpus.find(settings.gpu) if settings.gpu else None
+    if settings.gpu and card is None and not any(offer.gpu == settings.gpu for offer in offers):
+        close = gpus.nearest(settings.gpu)
+        raise UsageProblem(
+            f"--gpu: no GPU is called {settings.gpu}.{f' Did you mean {close}?' if close else ''}",
+            next_step="launch plan dpo --all shows every machine.",
+        )
+    left = offers
+    if settings.gpu:
+        left = tuple(o for o in left if o.gpu and (o.gpu == settings.gpu or (card and gpus.find(o.gpu) == card)))
+    for name, value in (("instance_type", settings.instance_type), ("region", settings.region)):
+        if value is None:
+            continue
+        known = sorted({str(getattr(offer, name)) for offer in left if getattr(offer, name)})
+        left = tuple(offer for offer in left if getattr(offer, name) == value)
+        if not left:
+            retired = gpus.retired(value) if name == "instance_type" else None
+            raise UsageProblem(
+                f"--{name.replace('_', '-')}: there is no {value} among the machines of this plan."
+                + ("" if retired else nearest(value, known)),
+                why=retired or "",
+                next_step="launch plan dpo --all shows every machine.",
+            )
+    if offers and not left:
+        raise UsageProblem(
+            f"--gpu: no machine of this plan has a {settings.gpu}.", next_step="launch plan dpo --all shows every one."
+        )
+    return left
 
 
 def environment_device(request: Request, home: Home) -> Literal["cuda", "cpu"]:

@@ -1,4 +1,4 @@
-"""Reads the output of the hardware requirement calculator."""
+"""Reads the output of a hardware requirement calculator: `hardware-requirement/1`, or another tool's flat file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, NoReturn, cast
 from pydantic import ValidationError
 
 from artifacts.errors import UsageProblem
+from launcher.foreign_requirement import MemoryOnly, read_memory
 from train.requirement import Requirement, unknown_keys, version_of
 
 VERSION = 1
@@ -19,6 +20,27 @@ def read_requirement(path: Path) -> tuple[Requirement, list[str]]:
 
     Raises UsageProblem where the file is missing, cut off, of another version, or says something that cannot be.
     """
+    found = read_any(path)
+    if isinstance(found, MemoryOnly):
+        raise UsageProblem(
+            f"The requirement file {path} says how much memory is needed, and nothing of the model and the data.",
+            why="; ".join(found.understood),
+            next_step="leave --requirements out and name the job: launch dpo --model PATH|ID --train FILE",
+        )
+    return found
+
+
+def read_any(path: Path) -> tuple[Requirement, list[str]] | MemoryOnly:
+    """The requirement in `path` with its warnings, or what a foreign calculator's flat file says of memory."""
+    document = _document(path)
+    if version_of(document) is None:
+        memory = read_memory(document, path)
+        if memory is not None:
+            return memory
+    return _validated(document, path)
+
+
+def _document(path: Path) -> object:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -28,8 +50,10 @@ def read_requirement(path: Path) -> tuple[Requirement, list[str]]:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageProblem(f"The requirement file {path} cannot be read.", why=str(error)) from None
+    if path.suffix.casefold() in (".yaml", ".yml"):
+        return _yaml(text, path)
     try:
-        document: object = json.loads(text, parse_constant=_no_constant)
+        return json.loads(text, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         cut = " The file ends too early: it was cut off." if error.pos >= len(text.rstrip()) else ""
         raise UsageProblem(
@@ -38,7 +62,17 @@ def read_requirement(path: Path) -> tuple[Requirement, list[str]]:
         ) from None
     except _NonsenseError as error:
         raise UsageProblem(f"The requirement file {path}: {error} is not a number.", next_step="correct it.") from None
-    return _validated(document, path)
+
+
+def _yaml(text: str, path: Path) -> object:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageProblem(
+            f"The requirement file {path} is not YAML.", why=str(error), next_step="make it again with the calculator."
+        ) from None
 
 
 def _validated(document: object, path: Path) -> tuple[Requirement, list[str]]:

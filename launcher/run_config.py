@@ -27,7 +27,8 @@ def run_config(
     asked: dict[str, Any] = {
         name: value
         for name in (
-            "eval_every", "seed", "loss_type", "loss_weights", "lora_r", "lr_scheduler", "micro_batch_size",
+            "eval_every", "seed", "loss_type", "loss_weights", "lora_r", "lora_target", "lr_scheduler",
+            "micro_batch_size",
         )
         if (value := getattr(settings, name)) is not None
     }  # fmt: skip

@@ -79,7 +79,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    requirements: Path | None = flag("FILE", "Requirement file of the calculator (hardware-requirement/1).")
+    requirements: Path | None = flag("FILE", "Requirement file of a calculator (hardware-requirement/1).")
     model: str | None = flag("PATH|ID", "Stage-A model: an adapter folder, a full model folder, or a hub id.")
     base: str | None = flag("PATH|ID", "The base under the adapter, where its folder does not say.")
     adapter: str | None = flag("PATH|none", "The Stage-A adapter; none says that --model is merged or has none.")
@@ -92,6 +92,9 @@ class Settings(BaseModel):
     cloud: Annotated[Literal["local", "any", "lambda", "aws"], BeforeValidator(_cloud)] | None = flag(
         "NAME", "Where to run: local, any (lambda and aws cannot be rented yet)."
     )
+    gpu: str | None = flag("NAME", "Only machines with this GPU.", min_length=1)
+    instance_type: str | None = flag("NAME", "Only this instance type.", min_length=1)
+    region: str | None = flag("NAME", "Only this region.", min_length=1)
     within: float = flag("HOURS", "An offer must be expected to finish in this time.", 24.0, gt=0, allow_inf_nan=False)
     epochs: float | None = flag("N", "Passes over the pairs.", gt=0, allow_inf_nan=False)
     max_steps: int | None = flag("N", "Optimizer steps, instead of epochs.", gt=0)
@@ -110,7 +113,11 @@ class Settings(BaseModel):
     out: Path | None = flag("DIR", "Folder of the results (default: runs).")
     name: str | None = flag("TEXT", "A name for the job.", min_length=1, max_length=80)
     lora_r: int | None = flag(None, "Rank of a new adapter, for a model without one.", gt=0)
+    lora_target: Annotated[tuple[str, ...], BeforeValidator(_split)] | None = flag(
+        None, "Modules of a new adapter, for a model without one."
+    )
     train_python: Path | None = flag(None, "Interpreter of the trainer ([train] python).")
+    upload_mbit_s: float = flag(None, "Speed of this line, upwards.", 20.0, gt=0, allow_inf_nan=False)
     pip_args: Annotated[tuple[str, ...], BeforeValidator(_words)] = flag(
         None, "For pip when it makes the environment.", ()
     )

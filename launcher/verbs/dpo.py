@@ -5,16 +5,11 @@ The story of a launch, top to bottom; what happens after `spawn` is `jobs/driver
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from launcher.options import job_options, load_settings
-
-if TYPE_CHECKING:
-    from jobs.environment import Environment
-    from jobs.home import Home
-    from launcher.request import Request
 
 
 @click.command(name="dpo")
@@ -37,35 +32,41 @@ def dpo_command(yes: bool, detach: bool, dry_run: bool, force: bool, as_json: bo
     from launcher.console import ask, print_document, say
     from launcher.data_check import check_data, check_test_data
     from launcher.money_words import no_budget_line, refuse_what_cannot_be_rented
+    from launcher.prepare import environment_for, prepare
+    from launcher.rates import known_rates
     from launcher.record import check_folders, record
-    from launcher.request import make_plan, read_request
+    from launcher.remedies import remedies
+    from launcher.request import Market, environment_device, find_offers
     from launcher.watch import watch_to_exit_code
     from launcher.workload import model_ref
 
     settings = load_settings(flags)
-    line = no_budget_line(settings)
-    if line:
-        say(line)
     home = Home.from_environment(os.environ)
     store = Store.open(home)
-    request = read_request(settings)
-    for warning in request.warnings:
-        say(f"warning: {warning}")
     out = check_folders(settings.out, home)
-    check_test_data(request)
     refuse_what_cannot_be_rented(settings)
+    request = prepare(settings, say=say)
+    offers = find_offers(settings, home, say)
+    line = no_budget_line(settings, Market(request, offers, store.rates()).plan().budget_needed_usd)
+    if line:
+        say(line)
+    check_test_data(request)
     stage_a = model_ref(request.requirement.workload.model)
 
-    environment = _environment(request, home, yes=yes)
-    check_data(request, stage_a, home, environment, force=force, say=say)
-    plan = make_plan(request, home, store, environment, say)
+    environment = environment_for(request, home, yes=yes, say=say)
+    checked = check_data(request, stage_a, home, environment, force=force, say=say)
+    request = request.with_pairs(int(checked["train"]["usable"]))
+    gpu = environment_device(request, home) == "cuda"
+    market = Market(request, offers, known_rates(home, store, environment, gpu=gpu, say=say))
+    plan = market.plan()
     if plan.choice is None:
+        epochs = request.requirement.workload.training.epochs
         raise NothingFits(
             "Nothing fits the requirement"
             + ("." if settings.budget is None else f" and the budget of ${settings.budget:g}."),
             why=plan_view.why_nothing_fits(plan),
             costing="Nothing was bought.",
-            next_step=plan_view.next_step(plan, flags),
+            next_step=plan_view.next_steps(flags, remedies(settings, epochs, market.plan, plan)),
         )
     say(plan_view.sentence(plan, request.requirement))
     say(str(plan.chosen.reason) if plan.chosen else "")
@@ -81,19 +82,3 @@ def dpo_command(yes: bool, detach: bool, dry_run: bool, force: bool, as_json: bo
     if detach:
         say(f"{job.id} runs on its own. `launch status {job.id}` shows it, `launch logs {job.id} --follow` follows it.")
     return watch_to_exit_code(home, store, job.id, detach=detach, as_json=as_json)
-
-
-def _environment(request: Request, home: Home, *, yes: bool) -> Environment:
-    """The trainer's environment, made once; asked first, since it downloads some hundred megabytes."""
-    from artifacts.errors import Declined
-    from jobs import environment as trainer
-    from launcher.console import ask, say
-    from launcher.request import environment_device
-
-    settings = request.settings
-    device = environment_device(request, home)
-    if not trainer.ready(home, device=device, python=settings.train_python) and not (
-        yes or ask(f"The trainer's environment (PyTorch, TRL) is made once, under {home.environments}. Make it?")
-    ):
-        raise Declined("Without its environment the trainer cannot run. Nothing was recorded.")
-    return trainer.ensure(home, device=device, python=settings.train_python, pip_args=settings.pip_args, say=say)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from launcher.options import job_options, load_settings
+
+if TYPE_CHECKING:
+    from jobs.home import Home
+    from launcher.foreign_requirement import MemoryOnly
+    from launcher.settings import Settings
 
 
 @click.group(name="plan")
@@ -20,46 +25,80 @@ def plan_command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One plan/1 document.")
 @click.option("--yes", is_flag=True, help="Make the trainer's environment without asking, to measure this machine.")
 def plan_dpo(everything: bool, as_json: bool, yes: bool, **flags: Any) -> int:
-    """Price every way to run DPO here."""
+    """Price every way to run DPO."""
     import os
 
-    from jobs import environment as trainer
     from jobs.home import Home
     from jobs.plan_document import plan_document
     from jobs.store import Store
     from launcher import plan_view
     from launcher.console import print_document, say
     from launcher.money_words import no_budget_line
-    from launcher.request import environment_device, make_plan, read_request
+    from launcher.prepare import environment_if_ready, prepare
+    from launcher.rates import known_rates
+    from launcher.remedies import remedies
+    from launcher.request import Market, environment_device, find_offers
 
     settings = load_settings(flags)
     home = Home.from_environment(os.environ)
-    request = read_request(settings)
-    for warning in request.warnings:
-        say(f"warning: {warning}")
-    device = environment_device(request, home)
-    ready = yes or trainer.ready(home, device=device, python=settings.train_python)
-    environment = (
-        trainer.ensure(home, device=device, python=settings.train_python, pip_args=settings.pip_args, say=say)
-        if ready
-        else None
-    )
-    plan = make_plan(request, home, Store.open(home), environment, say)
+    memory = _memory_only(settings)
+    if memory is not None:
+        return _memory_plan(memory, settings, home, as_json=as_json)
+    request = prepare(settings, say=say)
+    environment = environment_if_ready(request, home, make=yes, say=say)
+    gpu = environment_device(request, home) == "cuda"
+    rates = known_rates(home, Store.open(home), environment, gpu=gpu, say=say)
+    market = Market(request, find_offers(settings, home, say), rates)
+    plan = market.plan()
     if as_json:
         print_document(plan_document(plan))
         return 0 if plan.chosen else 3
-    line = no_budget_line(settings)
+    line = no_budget_line(settings, plan.budget_needed_usd)
     if line:
         print(line)
     print(plan_view.sentence(plan, request.requirement))
-    if plan.chosen:
-        print(plan.chosen.reason)
+    if plan.chosen and plan.choice:
+        print("\n".join([plan.chosen.reason, *plan_view.phases(plan.choice)]))
     if environment is None:
-        print("No hours yet: `launch plan dpo --yes` makes the trainer's environment once and measures this machine.")
+        print("No hours here yet: `launch plan dpo --yes` makes the trainer's environment and measures this machine.")
     print()
     print("\n".join(plan_view.table(plan, everything=everything)))
     if plan.chosen is None:
+        epochs = request.requirement.workload.training.epochs
         say("Nothing was bought, and nothing runs.")
+        say(f"Next: {plan_view.next_steps(flags, remedies(settings, epochs, market.plan, plan))}")
         return 3
     print(f"\nTo run it: {plan_view.command(flags)}")
+    return 0
+
+
+def _memory_only(settings: Settings) -> MemoryOnly | None:
+    from launcher.foreign_requirement import MemoryOnly
+    from launcher.requirement_file import read_any
+
+    if settings.requirements is None:
+        return None
+    found = read_any(settings.requirements.expanduser().absolute())
+    return found if isinstance(found, MemoryOnly) else None
+
+
+def _memory_plan(memory: MemoryOnly, settings: Settings, home: Home, *, as_json: bool) -> int:
+    """Without FLOPs no duration is invented: what an hour costs, and how many hours the budget buys."""
+    from jobs.plan_document import plan_document
+    from launcher import plan_view
+    from launcher.console import print_document, say
+    from launcher.planning import plan_memory
+    from launcher.request import find_offers
+
+    for warning in memory.warnings:
+        say(f"warning: {warning}")
+    plan = plan_memory(
+        memory.option, find_offers(settings, home, say), budget_usd=settings.budget, cloud=settings.cloud
+    )
+    if as_json:
+        print_document(plan_document(plan))
+        return 0
+    print(f"The file says how much memory is needed ({'; '.join(memory.understood)}), and not how long it takes.")
+    print("\n".join(plan_view.hours_bought(plan)))
+    print("\nFor hours and a choice: launch plan dpo --model PATH|ID --train FILE, without --requirements.")
     return 0

@@ -113,7 +113,7 @@ offers = st.builds(
     vram_gib=st.floats(0, 96),
     ram_gib=st.floats(1, 512),
     disk_gib=st.floats(1, 4000),
-    price_per_hour=st.floats(0, 40),
+    price_per_hour=st.just(0.0) | st.floats(0.01, 40),
 )
 rates = st.lists(
     st.builds(

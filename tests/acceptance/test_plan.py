@@ -1,0 +1,97 @@
+"""`launch plan dpo` with prices, as a person types it. The prices are those of catalogues made for the tests."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.program import Program
+from tests.catalogues.files import write_small
+
+
+@pytest.fixture
+def priced(small: Program, tmp_path: Path) -> Program:
+    folder = write_small(tmp_path / "catalogs")
+    return replace(small, environ={**small.environ, "LAUNCH_CATALOGS": str(folder)})
+
+
+def test_the_table_shows_every_cloud_and_this_machine_within_80_columns(priced: Program) -> None:
+    done = priced.good("plan", "dpo", "--budget", "5")
+    table = done.stdout.splitlines()
+    assert max(len(line) for line in table if "$" in line and "/h" in line) <= 80
+    assert any("lambda A100 $1.99/h" in line and "cannot be rented yet" in line for line in table)
+    assert any(line.startswith(">") and "local CPU" in line for line in table)
+    assert "Rests on: " in done.stdout
+    assert "steps of dpo-" not in done.stdout  # nothing has run here yet
+
+
+def test_a_plan_as_a_document_says_what_each_hour_is_made_of(priced: Program) -> None:
+    plan = priced.document("plan", "dpo", "--budget", "5")
+    assert (plan["schema"], plan["budget_usd"]) == ("plan/1", 5.0)
+    rented = [offer for offer in plan["offers"] if offer["cloud"] == "lambda" and not offer["spot"]]
+    assert rented
+    for offer in rented:
+        assert not offer["fits"]
+        assert offer["cost_worst"] <= 5.0
+        hours = sum(phase["hours_expected"] for phase in offer["phases"])
+        assert offer["cost_expected"] == pytest.approx(hours * offer["price_per_hour"])
+        assert "assumed" in offer["basis"]
+    assert plan["budget_needed_usd"] > 0
+
+
+def test_a_cloud_without_a_budget_says_what_it_would_cost_there(priced: Program) -> None:
+    first = priced.good("plan", "dpo", "--cloud", "lambda").stdout.splitlines()[0]
+    assert first.startswith("--cloud lambda without --budget buys nothing")
+    assert "expected to cost $" in first
+    done = priced.in_folder(priced.folder).good("dpo", "--dry-run", "--yes", "--cloud", "lambda")
+    assert done.stderr.splitlines()[0] == first
+
+
+def test_without_a_catalogue_the_command_that_gets_one_is_said(small: Program, tmp_path: Path) -> None:
+    bare = replace(small, environ={**small.environ, "LAUNCH_CATALOGS": str(tmp_path / "none")})
+    done = bare.good("plan", "dpo", "--cloud", "lambda")
+    assert "no price catalogue of lambda; get it: " in done.stderr
+    assert "What it would cost there is not known." in done.stdout
+
+
+def test_a_run_that_finished_is_what_later_plans_rest_on(priced: Program) -> None:
+    priced.good("dpo", "--yes", "--max-steps", "24")
+    plan = priced.document("plan", "dpo")
+    assert plan["offers"][plan["chosen"]["offer"]]["basis"].startswith("21 steps of dpo-1 on this CPU")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("--gpu", "A1000"), 2, "no GPU is called A1000. Did you mean A100?"),
+        (("--instance-type", "p3.2xlarge"), 2, "AWS has retired p3"),
+        (("--instance-type", "gpu_1x_a1"), 2, "Did you mean gpu_1x_a10?"),
+        (("--region", "nowhere"), 2, "there is no nowhere"),
+        (("--gpu", "T4"), 2, "no machine of this plan has a T4"),
+        (("--cloud", "lambda"), 3, "Nothing fits"),
+    ],
+)
+def test_what_cannot_be_had_is_said_with_what_to_type(
+    priced: Program, words: tuple[str, ...], code: int, says: str
+) -> None:
+    done = priced.run("plan", "dpo", "--budget", "5", *words)
+    assert done.returncode == code
+    assert says in done.stdout + done.stderr
+    assert "Next: " in done.stderr
+
+
+def test_memory_alone_is_priced_by_the_hour_and_is_no_job(priced: Program) -> None:
+    (priced.folder / "other.json").write_text('{"hardware": {"min_vram_gb": "28 GB"}}')
+    done = priced.good("plan", "dpo", "--requirements", "other.json", "--budget", "5")
+    assert "is 26.08 GiB" in done.stdout
+    assert any("A100" in line and "$1.99" in line and "2.5" in line for line in done.stdout.splitlines())
+    plan = priced.document("plan", "dpo", "--requirements", "other.json", "--budget", "5")
+    assert (plan["chosen"], plan["steps"]) == (None, None)
+    assert all(offer["hours_expected"] is None for offer in plan["offers"])
+    job = priced.run("dpo", "--yes", "--requirements", "other.json")
+    assert job.returncode == 2
+    assert "--model PATH|ID --train FILE" in job.stderr
+    assert json.loads(priced.good("status", "--json").stdout)["jobs"] == []
