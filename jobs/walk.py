@@ -21,6 +21,7 @@ from jobs.evaluation import eval_config
 from jobs.home import Home
 from jobs.inputs import check_inputs
 from jobs.job import Job, Outcome, PhaseProgress, State
+from jobs.learned import rate_of_run
 from jobs.lease import DriverWrites
 from jobs.offer import Offer
 from jobs.pull import bring_results, write_account
@@ -81,6 +82,8 @@ class Walk:
         verdict = self.verdict or Verdict(Outcome.FAILED, "The attempt ended without a result.")
         self.write.clear_attention("driver_lost")  # a status that looked just before this driver began
         self.write.finish(number, verdict.outcome, verdict.error, self.clock.now())
+        if verdict.outcome in (Outcome.SUCCEEDED, Outcome.BUDGET_STOPPED):
+            self._learn()
         self._account()
         return verdict.outcome
 
@@ -209,6 +212,12 @@ class Walk:
                 if attempt.state is not State.TEARING_DOWN:
                     self.write.move(attempt.number, State.TEARING_DOWN, now)
                 self.write.move(attempt.number, State.ENDED, now, failure="its driver was lost")
+
+    def _learn(self) -> None:
+        """A whole run teaches how fast its device is; later plans rest on it."""
+        rate = rate_of_run(self.job.spec, self.work / "metrics.jsonl", self.clock.now())
+        if rate is not None:
+            self.store.add_rate(rate)
 
     def _account(self) -> None:
         """After the end, so that it carries the whole bill. `launch pull` writes it again where this fails."""
