@@ -1,0 +1,178 @@
+# pyright: basic, reportMissingImports=false
+"""The peak of live storage, and the FLOPs, of one DPO step that runs on fake tensors: no weights and no GPU needed.
+
+The loss is TRL's own (`DPOTrainer._compute_loss`), on a PEFT model made from a configuration. Reference
+log-probabilities are inputs, as in training.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import defaultdict
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForCausalLM, PretrainedConfig
+from trl import DPOTrainer
+from trl.trainer.utils import add_fused_lm_head
+
+METRICS = ("log_probs", "entropy", "mean_logits", "is_top1")
+"""What the trainer asks of the fused head, for its loss and its metrics."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One micro-batch: `pairs` pairs, so 2 x `pairs` sequences, each of `length` tokens."""
+
+    pairs: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the step runs: the model's dtype, autocast to it where it is not fp32, and checkpointing."""
+
+    dtype: torch.dtype
+    gradient_checkpointing: bool = False
+    lora_r: int = 16
+    lora_target: tuple[str, ...] = ("q_proj", "v_proj")
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Bytes of live storage before the step and at its peak, FLOPs of the step, and the parameters."""
+
+    resident_bytes: int
+    peak_bytes: int
+    flop: int
+    base_parameters: int
+    trainable_parameters: int
+
+
+class LiveStorage(TorchDispatchMode):
+    """Adds up the bytes of untyped storages that are alive, each once however many views it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = 0
+        self.peak = 0
+        self._known: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+
+    def add(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage in self._known:
+            return
+        size = storage.nbytes()
+        self._known[storage] = size
+        weakref.finalize(storage, self._gone, size)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+
+    def _gone(self, size: int) -> None:
+        self.live -= size
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:
+            return 1  # a metric; its value is not in the trace
+        if func is torch.ops.aten.index.Tensor:
+            source, (mask, *_) = args
+            if mask is not None and mask.dtype == torch.bool:
+                # Only the metrics select by a mask. Every position is taken, which is the most that it can select.
+                return source.reshape(-1, *source.shape[mask.dim() :]).clone()
+        result = func(*args, **(kwargs or {}))
+        for value in tree_iter(result):
+            if isinstance(value, torch.Tensor):
+                self.add(value)
+        return result
+
+
+def trace_step(config: PretrainedConfig, recipe: Recipe, shape: Shape) -> Trace:
+    """Runs forward, backward and one AdamW step on fake CPU tensors."""
+    model = _model(config, recipe)
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+        _materialize(model, fake)
+        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trainable, foreach=False)
+        inputs = _inputs(shape)
+        meter = LiveStorage()
+        for tensor in (*model.parameters(), *model.buffers(), *inputs.values()):
+            meter.add(tensor)
+        resident = meter.live
+        with FlopCounterMode(display=False) as flops, meter:
+            with torch.autocast("cpu", dtype=recipe.dtype, enabled=recipe.dtype != torch.float32):
+                loss = DPOTrainer._compute_loss(_trainer(model), model, inputs, return_outputs=False)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(trainable, 1.0, foreach=False)
+            optimizer.step()
+    return Trace(
+        resident_bytes=resident,
+        peak_bytes=meter.peak,
+        flop=flops.get_total_flops(),
+        base_parameters=sum(p.numel() for n, p in model.named_parameters() if ".lora_" not in n),
+        trainable_parameters=sum(parameter.numel() for parameter in trainable),
+    )
+
+
+def _model(config: PretrainedConfig, recipe: Recipe) -> Any:
+    """The policy on the meta device: frozen base, LoRA in fp32, TRL's fused head."""
+    with torch.device("meta"):
+        base = AutoModelForCausalLM.from_config(config, dtype=recipe.dtype)
+        add_fused_lm_head(base, outputs=METRICS)
+        lora = LoraConfig(r=recipe.lora_r, target_modules=list(recipe.lora_target), task_type="CAUSAL_LM")
+        model = get_peft_model(base, lora)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    if recipe.gradient_checkpointing:
+        model.enable_input_require_grads()
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.train()
+    return model
+
+
+def _materialize(model: Any, fake: FakeTensorMode) -> None:
+    """Replaces meta parameters and buffers by fake CPU tensors of the same shape; tied ones stay tied."""
+    made: dict[int, torch.nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                if id(parameter) not in made:
+                    data = torch.empty(parameter.shape, dtype=parameter.dtype)
+                    made[id(parameter)] = torch.nn.Parameter(data, requires_grad=parameter.requires_grad)
+                module._parameters[name] = made[id(parameter)]
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+
+
+def _inputs(shape: Shape) -> dict[str, torch.Tensor]:
+    size = (2 * shape.pairs, shape.length)
+    return {
+        "input_ids": torch.ones(size, dtype=torch.int64),
+        "attention_mask": torch.ones(size, dtype=torch.int64),
+        "completion_mask": torch.ones(size, dtype=torch.int64),
+        "ref_chosen_logps": torch.zeros(shape.pairs),
+        "ref_rejected_logps": torch.zeros(shape.pairs),
+    }
+
+
+def _trainer(model: Any) -> Any:
+    """What TRL's loss reads of its trainer: the loss that DPO is trained with by default, on one device."""
+    accelerator = SimpleNamespace(device=torch.device("cpu"), gather=_same, gather_for_metrics=_same)
+    return SimpleNamespace(
+        model=model, accelerator=accelerator, aux_loss_enabled=False, ld_alpha=None, precompute_ref_logps=True,
+        f_divergence_type="reverse_kl", loss_types=["sigmoid"], loss_weights=[1.0], beta=0.1, label_smoothing=0.0,
+        use_weighting=False, _metrics={"train": defaultdict(list)}, _total_train_tokens=0, _tp_size=1,
+    )  # fmt: skip
+
+
+def _same(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
