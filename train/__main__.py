@@ -1,4 +1,4 @@
-"""`python -m train dpo|check|evaluate|rate`: the trainer's command line, as a driver or a person calls it."""
+"""`python -m train dpo|check|evaluate|estimate|rate`: the trainer's command line, as a driver or a person calls it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError  # noqa: E402
 
 from train.config import EvalConfig, Execution, RunConfig  # noqa: E402
 from train.errors import InputError, TrainError  # noqa: E402
+from train.estimate_config import EstimateConfig  # noqa: E402
 
 QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -44,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         ("dpo", "train"),
         ("check", "look at the data, train nothing"),
         ("evaluate", "compare two adapters"),
+        ("estimate", "say what a workload needs of a machine"),
     ):
         command = commands.add_parser(name, help=what)
         command.add_argument("--config", type=Path, required=True, metavar="FILE")
@@ -76,6 +78,11 @@ def _dispatch(given: argparse.Namespace) -> int:
         from train import evaluate
 
         return evaluate.run(config)
+    if given.command == "estimate":
+        asked = read(given.config, EstimateConfig)
+        from train import estimate
+
+        return estimate.run(asked)
     config = read(given.config, RunConfig)
     if given.command == "check":
         from train import check
