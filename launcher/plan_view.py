@@ -33,6 +33,26 @@ WORDS = {
 }
 
 
+SHORT = {
+    "vram": "GPU memory too small",
+    "ram": "too little memory",
+    "disk": "too little disk",
+    "gpus": "too few GPUs",
+    "backend": "cannot be rented yet",
+    "spot": "spot is not used yet",
+    "budget": "above the budget",
+    "within": "too slow",
+    "no_flops": "hours unknown",
+    "unmeasured": "not measured",
+    "arch": "needs {need}",
+    "precision": "no bf16",
+    "processes": "one process alone",
+    "batch": "batch size",
+    "capacity": "no capacity now",
+}
+"""For a table of 80 columns; with --all each reason is said in full."""
+
+
 def count(number: int | None, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
@@ -125,7 +145,7 @@ def _cells(priced: PricedOffer, *, chosen: bool, everything: bool) -> tuple[str,
         f"{priced.steps:,}" if priced.steps else "?",
         "?" if priced.hours_expected is None else f"{priced.hours_expected:,.1f}",
         money(priced.cost_expected),
-        "fits" if priced.fits else "; ".join(words(gap) for gap in gaps),
+        "fits" if priced.fits else "; ".join(words(gap, WORDS if everything else SHORT) for gap in gaps),
     )
 
 
@@ -135,8 +155,8 @@ def nearest_gaps(priced: PricedOffer) -> Sequence[WhyNot]:
     return (own or priced.why_not)[:1]
 
 
-def words(gap: WhyNot) -> str:
-    return WORDS[gap.code].format(need=gap.need, have=gap.have) if gap.code in WORDS else f"{gap.need}, has {gap.have}"
+def words(gap: WhyNot, said: Mapping[str, str] = WORDS) -> str:
+    return said[gap.code].format(need=gap.need, have=gap.have) if gap.code in said else f"{gap.need}, has {gap.have}"
 
 
 def command(flags: Mapping[str, Any], verb: str = "dpo") -> str:
