@@ -127,6 +127,7 @@ def _option(
         "basis": {
             "memory": f"one step traced on fake CPU tensors, every pair at {asked.max_length} tokens",
             "traced_bytes": trace.peak_bytes,
+            "extrapolated": "from 2 and 3 layers; not yet checked against a full trace or a real allocator",
             "allowance": {"context_gib": CONTEXT_GIB if cuda else 0, "fragmentation": FRAGMENTATION, "measured": False},
             "disk_gib": {"environment": ENVIRONMENT_GIB, "checkpoints": 2},
             "versions": {each: version(each) for each in ("torch", "trl", "transformers", "peft")},
