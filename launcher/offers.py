@@ -30,5 +30,6 @@ def gather(home: Home, *, device: str, clouds: Sequence[str], environ: Mapping[s
     kept, odd = plausible(listed, now)
     notes = [note for one in read for note in one.notes] + odd
     if read:
-        notes += compare_with_last(clouds, kept, home.root / "catalogue_seen.json")
+        kept, moved = compare_with_last(clouds, kept, home.root / "catalogue_seen.json")
+        notes += moved
     return Gathered((*here, *kept), tuple(notes))

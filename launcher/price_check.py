@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import cast
+
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from jobs.offer import Offer
 
@@ -50,41 +52,57 @@ def plausible(offers: Iterable[Offer], now: datetime) -> tuple[list[Offer], list
     return kept, sorted(notes.values())
 
 
-def compare_with_last(clouds: Iterable[str], offers: Iterable[Offer], seen: Path) -> list[str]:
-    """Notes where one of `clouds` lost most of its machines, or a price moved by more than `OFF`, since the last time.
+def compare_with_last(clouds: Iterable[str], offers: Iterable[Offer], seen: Path) -> tuple[list[Offer], list[str]]:
+    """The offers less those of a kind that costs a fraction of what it did, and notes on these and on what is gone.
 
-    `seen` remembers the cheapest price of each kind of machine on demand; a file that cannot be read is begun anew.
+    `seen` remembers the cheapest price of each kind of machine on demand. What is doubted does not replace what was
+    remembered, so that it is said again the next time, until `seen` is deleted. A file that cannot be read begins anew.
     """
+    everything = list(offers)
     before = _read(seen)
     today: dict[str, dict[str, float]] = defaultdict(dict)
-    for offer in offers:
+    for offer in everything:
         if offer.price_per_hour > 0 and not offer.spot:
             known = today[offer.cloud].get(offer.instance_type, offer.price_per_hour)
             today[offer.cloud][offer.instance_type] = min(known, offer.price_per_hour)
     notes: list[str] = []
+    doubted: set[tuple[str, str]] = set()
+    remembered = {cloud: dict(prices) for cloud, prices in before.items()}
     for cloud in clouds:
         prices, left = before.get(cloud, {}), today.get(cloud, {})
-        gone = sorted(set(prices) - set(left))
-        if len(gone) > LOST * len(prices):
+        gone = {kind: usd for kind, usd in prices.items() if kind not in left}
+        lost = len(gone) > LOST * len(prices)
+        if lost:
+            names = sorted(gone)
             notes.append(
                 f"the catalogue of {cloud} has lost {len(gone)} of {len(prices)} kinds of machines since the last time "
-                f"({', '.join(gone[:3])}{', ...' if len(gone) > 3 else ''}); it may be broken"
+                f"({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}); it may be broken. If not: delete {seen}"
             )
+        fallen = {kind: usd for kind, usd in prices.items() if kind in left and left[kind] * OFF < usd}
+        notes += [
+            f"{cloud} {kind} is not used: ${left[kind]:,.2f} an hour, and it was ${usd:,.2f} the last time. If that is "
+            f"right: delete {seen}"
+            for kind, usd in sorted(fallen.items())
+        ]
         notes += [
             f"{cloud} {kind}: ${left[kind]:,.2f} an hour, and it was ${usd:,.2f} the last time"
             for kind, usd in sorted(prices.items())
-            if kind in left and not usd / OFF <= left[kind] <= usd * OFF
+            if kind in left and left[kind] > usd * OFF
         ]
-    if today:
-        beside = seen.with_suffix(".tmp")
-        beside.write_text(json.dumps({**before, **today}, sort_keys=True), encoding="utf-8")
+        doubted |= {(cloud, kind) for kind in fallen}
+        remembered[cloud] = {**(gone if lost else {}), **left, **fallen}
+    if remembered != before:
+        beside = seen.with_suffix(f".{os.getpid()}.tmp")  # two plans at once write two files
+        beside.write_text(json.dumps(remembered, sort_keys=True), encoding="utf-8")
         beside.replace(seen)
-    return notes
+    return [offer for offer in everything if (offer.cloud, offer.instance_type) not in doubted], notes
+
+
+_SEEN = TypeAdapter(dict[str, dict[str, FiniteFloat]])
 
 
 def _read(seen: Path) -> dict[str, dict[str, float]]:
     try:
-        document: object = json.loads(seen.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return _SEEN.validate_json(seen.read_bytes(), strict=True)
+    except (OSError, ValidationError):
         return {}
-    return cast("dict[str, dict[str, float]]", document) if isinstance(document, dict) else {}

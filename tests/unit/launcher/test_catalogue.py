@@ -124,15 +124,52 @@ def test_a_price_from_the_future_is_not_used() -> None:
     assert "future" in notes[0]
 
 
-def test_an_update_that_lost_a_clouds_machines_is_said(tmp_path: Path) -> None:
+def test_an_update_that_lost_a_clouds_machines_is_said_until_the_memory_is_deleted(tmp_path: Path) -> None:
     seen = tmp_path / "seen.json"
     before = [h100("lambda", name, 3.0) for name in "abcd"]
-    assert compare_with_last(["lambda"], before, seen) == []
-    assert compare_with_last(["lambda"], before, seen) == []
-    (note,) = compare_with_last(["aws", "lambda"], [h100("aws", "x", 5.0)], seen)
-    assert "lambda has lost 4 of 4" in note
-    assert compare_with_last(["aws"], [h100("aws", "x", 5.0)], seen) == []  # nobody looked at the other
-    (moved,) = compare_with_last(["lambda"], [*before[1:], h100("lambda", "a", 30.0)], seen)
-    assert "$30.00 an hour, and it was $3.00" in moved
-    seen.write_text("{")
-    assert compare_with_last(["lambda"], before, seen) == []
+    for _ in range(2):
+        assert compare_with_last(["lambda"], before, seen) == (before, [])
+    other = h100("aws", "x", 5.0)
+    for _ in range(2):
+        kept, (note,) = compare_with_last(["aws", "lambda"], [other], seen)
+        assert kept == [other]
+        assert "lambda has lost 4 of 4" in note
+        assert str(seen) in note
+    assert compare_with_last(["aws"], [other], seen) == ([other], [])  # nobody looked at the other
+    kept, (note,) = compare_with_last(["lambda"], before[:1], seen)
+    assert kept == before[:1]
+    assert "lost 3 of 4" in note
+    seen.unlink()
+    assert compare_with_last(["lambda"], before[:1], seen) == (before[:1], [])
+
+
+def test_a_machine_at_a_fraction_of_its_last_price_is_not_used_and_does_not_become_the_last_price(
+    tmp_path: Path,
+) -> None:
+    seen = tmp_path / "seen.json"
+    before = [h100("lambda", "a", 3.29), h100("lambda", "b", 3.0)]
+    compare_with_last(["lambda"], before, seen)
+    for _ in range(2):
+        kept, (note,) = compare_with_last(["lambda"], [h100("lambda", "a", 0.01), before[1]], seen)
+        assert kept == [before[1]]
+        assert "lambda a is not used: $0.01 an hour, and it was $3.29" in note
+    assert compare_with_last(["lambda"], before, seen) == (before, [])
+
+
+def test_a_price_that_rose_is_said_once_and_used(tmp_path: Path) -> None:
+    seen = tmp_path / "seen.json"
+    compare_with_last(["lambda"], [h100("lambda", "a", 3.0)], seen)
+    dear = [h100("lambda", "a", 30.0)]
+    kept, (note,) = compare_with_last(["lambda"], dear, seen)
+    assert kept == dear
+    assert "$30.00 an hour, and it was $3.00" in note
+    assert compare_with_last(["lambda"], dear, seen) == (dear, [])
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"lambda": {"a": "x"}}', '{"lambda": [1]}', '{"lambda": {"a": NaN}}'])
+def test_a_memory_that_is_damaged_is_begun_anew(tmp_path: Path, text: str) -> None:
+    seen = tmp_path / "seen.json"
+    seen.write_text(text)
+    offers = [h100("lambda", "a", 3.0)]
+    assert compare_with_last(["lambda"], offers, seen) == (offers, [])
+    assert compare_with_last(["lambda"], [], seen)[1] != []
