@@ -53,6 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument("--stop-on-eof", action="store_true", help="end when standard input ends")
             command.add_argument("--max-steps", type=int, metavar="N", help="instead of the configuration's")
             command.add_argument("--max-seconds", type=float, metavar="S", help="instead of the configuration's")
+        if name == "check":
+            command.add_argument("--progress", action="store_true", help="write JSON lines of it to standard error")
         if name == "evaluate":
             command.add_argument("--stop-on-eof", action="store_true", help="end when standard input ends")
     rate = commands.add_parser("rate", help="measure how fast this machine trains")
@@ -87,7 +89,7 @@ def _dispatch(given: argparse.Namespace) -> int:
     if given.command == "check":
         from train import check
 
-        return check.run(config)
+        return check.run(config, progress=given.progress)
     use_one_device(config.execution)
     config = with_limits(config, given.max_steps, given.max_seconds)
     from train import dpo

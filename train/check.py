@@ -2,56 +2,64 @@
 """`python -m train check --config run.json`: what the pairs are worth, before any training.
 
 Writes `output_dir/data.json` (`datacheck/1`) and prints it. Bad data or a tokenizer that is not the model's ends
-with an InputError, which the command line turns into exit code 2.
+with an InputError, which the command line turns into exit code 2. With `--progress`, standard error gets a line
+`{"progress": {"done": PAIRS, "total": PAIRS}}` after each batch.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict, Field
+from collections.abc import Callable
+from pathlib import Path
 
 from train.config import RunConfig
-from train.data_report import DataReport
+from train.data_report import DataCheck, DataReport
 from train.errors import DataError, InputError
-from train.hub import fetch_tokenizer
 from train.tokens import load_tokenizer, prepare
 
+__all__ = ["DataCheck", "check", "run"]
 
-class DataCheck(BaseModel):
-    """`datacheck/1`: a report for each file of the run."""
-
-    model_config = ConfigDict(frozen=True, populate_by_name=True)
-
-    schema_: Literal["datacheck/1"] = Field(default="datacheck/1", alias="schema")
-    train: DataReport
-    val: DataReport | None = None
+Progress = Callable[[int, int], None]
+"""Called with how many pairs were looked at, and about how many there are (lines)."""
 
 
-def check(config: RunConfig) -> DataCheck:
+def check(config: RunConfig, progress: Progress = lambda *_: None) -> DataCheck:
     """The reports of a run's files.
 
     Raises:
         InputError: the tokenizer cannot be used, a line is no pair, or not one pair of a file is usable.
     """
-    fetch_tokenizer(config.model)
     tokenizer = load_tokenizer(config.model)
     max_length = config.training.max_length
-    train = prepare(config.data.train, tokenizer, max_length)
+    files = [path for path in (config.data.train, config.data.val) if path]
+    total, done = sum(_lines(path) for path in files), 0
+
+    def looked_at(pairs: int) -> None:
+        nonlocal done
+        done += pairs
+        progress(done, total)
+
+    train = prepare(config.data.train, tokenizer, max_length, keep=False, on_pairs=looked_at)
     _require_pairs(train.report)
-    if config.data.val is None:
-        return DataCheck(train=train.report)
-    val = prepare(config.data.val, tokenizer, max_length, train_prompts=train.prompts)
-    _require_pairs(val.report)
-    return DataCheck(train=train.report, val=val.report)
+    val: DataReport | None = None
+    if config.data.val is not None:
+        prompts = train.prompts
+        val = prepare(
+            config.data.val, tokenizer, max_length, train_prompts=prompts, keep=False, on_pairs=looked_at
+        ).report
+        _require_pairs(val)
+    return DataCheck.of(train.report, val, config.training.batch_size)
 
 
-def run(config: RunConfig) -> int:
+def run(config: RunConfig, *, progress: bool = False) -> int:
     """Writes and prints the check; the exit code: 0, or 2 with the reason on standard error."""
+    # This process starts no other, so that the tokenizer's threads are safe here.
+    before = os.environ.get("TOKENIZERS_PARALLELISM", "false")
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
     try:
-        document = check(config).model_dump_json(by_alias=True)
+        document = check(config, _say if progress else lambda *_: None).model_dump_json(by_alias=True)
         target = config.output_dir / "data.json"
         beside = target.with_name(f".data.json.tmp-{os.getpid()}")
         try:
@@ -63,8 +71,23 @@ def run(config: RunConfig) -> int:
     except InputError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    finally:
+        os.environ["TOKENIZERS_PARALLELISM"] = before
     print(document)
     return 0
+
+
+def _say(done: int, total: int) -> None:
+    print(json.dumps({"progress": {"done": done, "total": total}}), file=sys.stderr, flush=True)
+
+
+def _lines(path: Path) -> int:
+    """Line ends in a file; 0 for one that cannot be read, which is said where its pairs are."""
+    try:
+        with path.open("rb") as file:
+            return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+    except OSError:
+        return 0
 
 
 def _require_pairs(report: DataReport) -> None:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from train.intervals import wilson
+
 Reason = Literal["empty_prompt", "empty_completion", "identical", "prompt_too_long", "equal_after_cut"]
+
+NOTABLE_BIAS = 0.1
+"""How far the share of pairs with the longer chosen may be from one half before it is worth a warning."""
 
 LINES_NAMED = 5
 """How many line numbers a report names for each reason."""
@@ -60,6 +66,68 @@ class TokenLengths(BaseModel):
     pair: Lengths
 
 
+class LengthBias(BaseModel):
+    """Tokens of chosen less tokens of rejected, over usable pairs as they are trained on (cut).
+
+    `share` is how often chosen is the longer one among the pairs that differ in length (a sign test), with its 95%
+    Wilson interval; None where no pair differs.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    median: float
+    mean: float
+    chosen_longer: int
+    rejected_longer: int
+    share: float | None = None
+    share_low: float | None = None
+    share_high: float | None = None
+
+    @classmethod
+    def of(cls, differences: Sequence[int]) -> LengthBias:
+        longer, shorter = sum(value > 0 for value in differences), sum(value < 0 for value in differences)
+        low, high = wilson(longer, longer + shorter) if longer + shorter else (None, None)
+        return cls(
+            median=statistics.median(differences) if differences else 0,
+            mean=statistics.fmean(differences) if differences else 0,
+            chosen_longer=longer,
+            rejected_longer=shorter,
+            share=longer / (longer + shorter) if longer + shorter else None,
+            share_low=low,
+            share_high=high,
+        )
+
+    @property
+    def biased(self) -> bool:
+        """Whether length tells the completions apart: more than 10 points from an even split, and not by chance."""
+        if self.share is None or self.share_low is None or self.share_high is None:
+            return False
+        return abs(self.share - 0.5) > NOTABLE_BIAS and not self.share_low <= 0.5 <= self.share_high
+
+
+class TrainedTokens(BaseModel):
+    """Mean tokens that a usable pair costs, as it is trained on (cut, without padding).
+
+    `separate` has the prompt in front of each completion (2 x prompt + chosen + rejected), as TRL trains; `shared`
+    has it once (prompt + chosen + rejected), which is what sharing the prompt could save.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    separate: float
+    shared: float
+
+
+class StepTokens(BaseModel):
+    """Mean tokens an optimizer step of `batch_size` pairs, as in TrainedTokens."""
+
+    model_config = ConfigDict(frozen=True)
+
+    batch_size: int
+    separate: float
+    shared: float
+
+
 class DataReport(BaseModel):
     """`datareport/1`. `duplicates` (a pair that stood on an earlier line) and cut pairs are kept: they still teach."""
 
@@ -78,6 +146,12 @@ class DataReport(BaseModel):
     contradictions: int = Field(description="usable pairs whose mirror image (chosen and rejected swapped) came before")
     prompts_in_train: int | None = Field(default=None, description="usable pairs whose prompt training has too")
     tokens: TokenLengths
+    lose_part: int = Field(default=0, description="pairs of which max_length cuts the end of a completion off")
+    lose_all: int = Field(default=0, description="pairs whose prompt leaves nothing of a completion")
+    whole_95: int = Field(default=0, description="smallest max_length that keeps 95% of the pairs whole")
+    whole_99: int = Field(default=0, description="smallest max_length that keeps 99% of the pairs whole")
+    length_bias: LengthBias | None = None
+    trained: TrainedTokens | None = Field(default=None, description="None where no pair is usable")
     warnings: tuple[str, ...] = ()
     refused: str | None = None
 
@@ -99,18 +173,21 @@ class DataReport(BaseModel):
             )
         if self.duplicates:
             said.append(
-                f"{self.duplicates:,} pairs repeat an earlier one: they are kept, and weigh as often as they stand."
+                f"{self.duplicates:,} pairs repeat an earlier one: they are kept, and each repeat adds to "
+                "their weight in the training."
             )
         if self.contradictions:
             said.append(
                 f"{self.contradictions:,} pairs prefer what an earlier pair rejects for the same prompt: they pull in "
-                "opposite directions."
+                "opposite directions, and teach noise."
             )
         if self.prompts_in_train:
             said.append(
                 f"{self.prompts_in_train:,} of {self.usable:,} validation pairs have a prompt that is in the training "
                 "data too: validation looks better than it is, and the choice of the best adapter leans on it."
             )
+        if self.length_bias and self.length_bias.biased:
+            said.append(_bias_warning(self.length_bias))
         return said
 
     def _refusal(self) -> str | None:
@@ -127,3 +204,34 @@ class DataReport(BaseModel):
     def _remedy(self) -> str:
         whole = self.tokens.pair
         return f"--max-length {whole.p95} holds 95% of the pairs whole, --max-length {whole.max} all of them."
+
+
+def _bias_warning(bias: LengthBias) -> str:
+    share, low, high = (100 * (value or 0) for value in (bias.share, bias.share_low, bias.share_high))
+    longer = bias.chosen_longer > bias.rejected_longer
+    return (
+        f"Chosen is the longer one in {share:.0f}% of the pairs that differ in length (95% interval {low:.0f} to "
+        f"{high:.0f}%), by {bias.mean:+.1f} tokens in the mean: DPO learns length from it, so that the model will "
+        f"write {'longer' if longer else 'shorter'} answers whatever they say. Balance the lengths, or compare the "
+        "lengths of answers before and after."
+    )
+
+
+class DataCheck(BaseModel):
+    """`datacheck/1`: a report for each file of the run, and what a step of the training file costs."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    schema_: Literal["datacheck/1"] = Field(default="datacheck/1", alias="schema")
+    train: DataReport
+    val: DataReport | None = None
+    step: StepTokens | None = None
+
+    @classmethod
+    def of(cls, train: DataReport, val: DataReport | None, batch_size: int) -> DataCheck:
+        """The check of a run with `batch_size` pairs a step."""
+        mean = train.trained
+        step = mean and StepTokens(
+            batch_size=batch_size, separate=batch_size * mean.separate, shared=batch_size * mean.shared
+        )
+        return cls(train=train, val=val, step=step)

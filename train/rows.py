@@ -8,12 +8,12 @@ in common.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from jinja2 import TemplateError
 
+from train.encoding import Encoder
 from train.errors import DataError, InputError
 from train.pairs import Pair, Text
 
@@ -29,7 +29,7 @@ class Row(TypedDict):
     rejected_ids: list[int]
 
 
-def tokenize(path: Path | str, pairs: list[Pair], tokenizer: PreTrainedTokenizerBase) -> list[Row]:
+def tokenize(path: Path | str, pairs: list[Pair], encoder: Encoder) -> list[Row]:
     """The rows of pairs, uncut, in order.
 
     Raises:
@@ -40,30 +40,23 @@ def tokenize(path: Path | str, pairs: list[Pair], tokenizer: PreTrainedTokenizer
     strings = [(at, pair) for at, pair in enumerate(pairs) if isinstance(pair.prompt, str)]
     chats = [(at, pair) for at, pair in enumerate(pairs) if not isinstance(pair.prompt, str)]
     if strings:
-        rows |= zip((at for at, _ in strings), _string_rows([pair for _, pair in strings], tokenizer), strict=True)
+        texts = [_string_texts(pair, encoder.tokenizer.eos_token) for _, pair in strings]
+        found = encoder.ids(texts, special=True)
+        rows |= {at: _row(*ids) for (at, _), ids in zip(strings, found, strict=True)}
     if chats:
-        rows |= zip((at for at, _ in chats), _chat_rows(path, [pair for _, pair in chats], tokenizer), strict=True)
+        texts = _chat_texts(path, [pair for _, pair in chats], encoder.tokenizer)
+        found = encoder.ids(texts, special=False)
+        rows |= {at: _row(*ids) for (at, _), ids in zip(chats, found, strict=True)}
     return [rows[at] for at in range(len(pairs))]
 
 
-def _string_rows(pairs: list[Pair], tokenizer: PreTrainedTokenizerBase) -> Iterator[Row]:
-    eos = tokenizer.eos_token
-
-    def closed(completion: str) -> str:
-        return completion if completion.endswith(eos) else completion + eos
-
-    def ids(texts: list[str]) -> list[list[int]]:
-        return tokenizer(text=texts, verbose=False)["input_ids"]
-
-    return map(
-        _row,
-        ids([str(pair.prompt) for pair in pairs]),
-        ids([str(pair.prompt) + closed(str(pair.chosen)) for pair in pairs]),
-        ids([str(pair.prompt) + closed(str(pair.rejected)) for pair in pairs]),
-    )
+def _string_texts(pair: Pair, eos: str) -> tuple[str, str, str]:
+    prompt, chosen, rejected = str(pair.prompt), str(pair.chosen), str(pair.rejected)
+    closed = (text if text.endswith(eos) else text + eos for text in (chosen, rejected))
+    return prompt, prompt + next(closed), prompt + next(closed)
 
 
-def _chat_rows(path: Path | str, pairs: list[Pair], tokenizer: PreTrainedTokenizerBase) -> Iterator[Row]:
+def _chat_texts(path: Path | str, pairs: list[Pair], tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, str, str]]:
     if tokenizer.chat_template is None:
         raise InputError(
             f"{path}, line {pairs[0].line}: the pair is a chat, and the model's tokenizer has no chat template.",
@@ -71,12 +64,10 @@ def _chat_rows(path: Path | str, pairs: list[Pair], tokenizer: PreTrainedTokeniz
             "save Stage A's tokenizer with its `chat_template`, or give prompt, chosen and rejected as strings.",
         )
 
-    def ids(pair: Pair, *parts: Text, generate: bool = False) -> list[int]:
+    def text(pair: Pair, *parts: Text, generate: bool = False) -> str:
         messages = [dict(message) for part in parts for message in part if not isinstance(message, str)]
         try:
-            return tokenizer.apply_chat_template(
-                messages, tokenize=True, return_dict=True, add_generation_prompt=generate, tools=None
-            )["input_ids"]
+            return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate, tools=None)
         except TemplateError as error:
             raise DataError(
                 f"{path}, line {pair.line}: the model's chat template refuses these messages.",
@@ -84,14 +75,14 @@ def _chat_rows(path: Path | str, pairs: list[Pair], tokenizer: PreTrainedTokeniz
                 "mend the order and the roles of the messages.",
             ) from error
 
-    return (
-        _row(
-            ids(pair, pair.prompt, generate=True),
-            ids(pair, pair.prompt, pair.chosen),
-            ids(pair, pair.prompt, pair.rejected),
+    return [
+        (
+            text(pair, pair.prompt, generate=True),
+            text(pair, pair.prompt, pair.chosen),
+            text(pair, pair.prompt, pair.rejected),
         )
         for pair in pairs
-    )
+    ]
 
 
 def _row(prompt: list[int], with_chosen: list[int], with_rejected: list[int]) -> Row:

@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from itertools import islice, takewhile
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from train.config import ModelRef
-from train.data_report import LINES_NAMED, DataReport, LeftOut, Lengths, Reason, TokenLengths
+from train.data_report import LINES_NAMED, DataReport, LeftOut, LengthBias, Lengths, Reason, TokenLengths, TrainedTokens
+from train.encoding import Encoder
 from train.errors import InputError
 from train.pairs import Pair, Text, read_pairs
 from train.rows import Row, tokenize
 from train.stage_a import tokenizer_source, vocabulary_size
+from train.tokenizer_match import check_belongs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 BATCH = 256
-"""Pairs that are tokenized at once: enough for the tokenizer's own threads, little memory."""
+BATCH_CHARACTERS = 4_000_000
+"""Pairs that are tokenized at once, and their text: enough for the tokenizer's own threads, little memory."""
 
 
 @dataclass(frozen=True)
@@ -43,29 +46,22 @@ def load_tokenizer(model: ModelRef) -> PreTrainedTokenizerBase:
     """Stage A's tokenizer, with a pad token (EOS where it has none, as TRL does).
 
     Raises:
-        InputError: it cannot be loaded, has no EOS, or has more tokens than the model has embeddings.
+        InputError: it cannot be loaded, has no EOS, or does not belong to the model (`train.tokenizer_match`).
     """
     from transformers import AutoConfig, AutoTokenizer
 
     source, revision = tokenizer_source(model)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-        rows = vocabulary_size(model)
-        if rows is None:
-            rows = AutoConfig.from_pretrained(model.base, revision=model.base_revision).get_text_config().vocab_size
+        config = AutoConfig.from_pretrained(model.base, revision=model.base_revision).get_text_config()
+        rows = vocabulary_size(model) or config.vocab_size
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError) as error:
         raise InputError(
             f"The tokenizer of {source} cannot be loaded.",
             str(error).strip(),
             "save it again with `tokenizer.save_pretrained(FOLDER)`, or download the model before training.",
         ) from error
-    size = 1 + max(tokenizer.get_vocab().values(), default=-1)
-    if size > rows:
-        raise InputError(
-            f"The tokenizer in {source} does not belong to the model {model.base}.",
-            f"It has {size:,} tokens, the model embeds {rows:,}.",
-            "put the tokenizer that Stage A was trained with into its folder.",
-        )
+    check_belongs(tokenizer, source, model, rows, config)
     if tokenizer.eos_token is None:
         raise InputError(
             f"The tokenizer in {source} has no EOS token, so that no completion could be seen to end.",
@@ -83,25 +79,32 @@ def prepare(
     *,
     limit: int | None = None,
     train_prompts: frozenset[bytes] | None = None,
+    keep: bool = True,
+    on_pairs: Callable[[int], None] = lambda _: None,
 ) -> Prepared:
     """The usable pairs among the first `limit` of a file, cut to `max_length` tokens of prompt + completion.
 
     Left out: an empty prompt or completion, chosen equal to rejected (before or after the cut), a prompt of
     `max_length` tokens or more. `train_prompts` are the `prompts` of the training data, for a validation file.
+    Without `keep`, `rows` stays empty: a report needs memory for a few numbers a pair only. `on_pairs` hears after
+    each batch how many pairs were looked at since it was last called.
 
     Raises:
         DataError: a line is no preference pair, or the chat template refuses its messages.
     """
-    tally = _Tally()
+    tally = _Tally(keep)
+    encoder = Encoder(tokenizer)
     for pairs in _batches(islice(read_pairs(path), limit)):
         whole = [pair for pair in pairs if not tally.without_text(pair)]
-        for pair, row in zip(whole, tokenize(path, whole, tokenizer), strict=True):
+        for pair, row in zip(whole, tokenize(path, whole, encoder), strict=True):
             tally.add(pair, row, max_length)
+        on_pairs(len(pairs))
+    whole = Lengths.of(tally.lengths["pair"])
     report = DataReport(
         path=str(path),
         max_length=max_length,
         pairs=tally.pairs,
-        usable=len(tally.rows),
+        usable=tally.usable,
         left_out=tuple(
             LeftOut(reason=reason, pairs=len(lines), lines=tuple(lines[:LINES_NAMED]))
             for reason, lines in tally.left_out.items()
@@ -113,6 +116,12 @@ def prepare(
         contradictions=tally.contradictions,
         prompts_in_train=None if train_prompts is None else sum(prompt in train_prompts for prompt in tally.prompts),
         tokens=TokenLengths(**{name: Lengths.of(values) for name, values in tally.lengths.items()}),
+        lose_part=tally.lose_part,
+        lose_all=tally.lose_all,
+        whole_95=whole.p95,
+        whole_99=whole.p99,
+        length_bias=LengthBias.of(tally.differences) if tally.usable else None,
+        trained=tally.trained(),
     )
     return Prepared(rows=tally.rows, lines=tally.lines, prompts=frozenset(tally.prompts), report=report.judged())
 
@@ -121,7 +130,14 @@ def prepare(
 class _Tally:
     """The counts of a file while it is read."""
 
+    keep: bool
     pairs: int = 0
+    usable: int = 0
+    lose_part: int = 0
+    lose_all: int = 0
+    shared_tokens: int = 0
+    prompt_tokens: int = 0
+    differences: list[int] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)
     prompts: list[bytes] = field(default_factory=list)
@@ -154,6 +170,8 @@ class _Tally:
         for values, size in zip(self.lengths.values(), sizes, strict=True):
             values.append(size)
         room = max_length - len(prompt)
+        self.lose_all += room <= 0
+        self.lose_part += 0 < room < max(len(chosen), len(rejected))
         reason: Reason | None = None
         if not prompt:  # its tokens all merged into the completion's
             reason = "empty_prompt"
@@ -172,13 +190,21 @@ class _Tally:
         self.truncated_chosen += len(chosen) > room
         self.truncated_rejected += len(rejected) > room
         self._compare(pair)
+        self.usable += 1
         self.lines.append(pair.line)
-        self.rows.append(
-            Row(
-                prompt_ids=self._shared(prompt), chosen_ids=self._shared(chosen[:room]),
-                rejected_ids=self._shared(rejected[:room]),
-            )
-        )  # fmt: skip
+        chosen, rejected = chosen[:room], rejected[:room]
+        self.differences.append(len(chosen) - len(rejected))
+        self.prompt_tokens += len(prompt)
+        self.shared_tokens += len(prompt) + len(chosen) + len(rejected)
+        if self.keep:
+            prompt, chosen, rejected = map(self._shared, (prompt, chosen, rejected))
+            self.rows.append(Row(prompt_ids=prompt, chosen_ids=chosen, rejected_ids=rejected))
+
+    def trained(self) -> TrainedTokens | None:
+        if not self.usable:
+            return None
+        shared = self.shared_tokens / self.usable
+        return TrainedTokens(separate=shared + self.prompt_tokens / self.usable, shared=shared)
 
     def _compare(self, pair: Pair) -> None:
         digest = _digest(pair.prompt, pair.chosen, pair.rejected)
@@ -193,12 +219,24 @@ class _Tally:
 
 
 def _batches(pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
-    pairs = iter(pairs)
-    return takewhile(len, (list(islice(pairs, BATCH)) for _ in iter(int, 1)))
+    batch: list[Pair] = []
+    characters = 0
+    for pair in pairs:
+        batch.append(pair)
+        characters += sum(len(_plain(text)) for text in (pair.prompt, pair.chosen, pair.rejected))
+        if len(batch) >= BATCH or characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _plain(text: Text) -> str:
+    return text if isinstance(text, str) else "".join(message["content"] for message in text)
 
 
 def _is_empty(text: Text) -> bool:
-    return not (text if isinstance(text, str) else "".join(message["content"] for message in text)).strip()
+    return not _plain(text).strip()
 
 
 def _digest(*texts: Text) -> bytes:
