@@ -31,6 +31,10 @@ class Offer(Frozen):
     arch: str = "x86_64"
     price_per_hour: float = 0.0
     price_as_of: datetime | None = None
+    price_source: str = ""
+    """Who was asked, where it is a live price; empty for a catalogue's."""
+    capacity: bool | None = None
+    """Whether the provider said that it has such a machine there; None where it was not asked."""
 
 
 class Rate(Frozen):
