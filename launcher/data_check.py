@@ -7,8 +7,9 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 from artifacts.errors import UsageProblem
 from jobs.environment import Environment, child_environ
@@ -38,6 +39,20 @@ def check_test_data(request: Request) -> None:
 
 
 def check_data(
+    request: Request,
+    stage_a: ModelRef,
+    home: Home,
+    environment: Environment,
+    *,
+    force: bool,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """`data_check` as the `datacheck/1` document."""
+    found = data_check(request, stage_a, home, environment, force=force, say=say)
+    return found.model_dump(mode="json", by_alias=True)
+
+
+def data_check(
     request: Request,
     stage_a: ModelRef,
     home: Home,
@@ -107,7 +122,7 @@ def _progress(line: str) -> tuple[int, int] | None:
 
 
 @contextlib.contextmanager
-def _bar() -> Iterator[Callable[[int, int], None]]:
+def _bar() -> Generator[Callable[[int, int], None]]:
     """A bar on standard error while it is a terminal; nothing where it is not. It leaves no trace behind."""
     if not sys.stderr.isatty():
         yield lambda _done, _total: None
