@@ -71,12 +71,12 @@ def lambda_key(environ: Mapping[str, str]) -> str | None:
         except FileNotFoundError:
             return None
         except (OSError, UnicodeDecodeError) as error:
-            raise _no_key(where, f"it cannot be read ({type(error).__name__})") from None
+            raise _no_key(where, f"It cannot be read ({type(error).__name__}).") from None
         found = [line.partition("=") for line in lines]
         given = next((value for name, _, value in found if name.strip() == "api_key"), "")
     key = given.strip()
     if not re.fullmatch(r"[!-~]+", key):  # a header takes nothing else, and its error would print the key
-        raise _no_key(where, "it holds no key of printable characters without spaces")
+        raise _no_key(where, "It holds no key of printable characters without spaces.")
     return key
 
 
