@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,14 @@ FRAGMENTATION = 0.05
 ENVIRONMENT_GIB = 12.0
 """Assumed: Python, torch with CUDA, and the image."""
 
-RECIPES: tuple[tuple[str, str, torch.dtype, bool], ...] = (
-    ("16bit-lora", "cuda", torch.bfloat16, False),
-    ("16bit-lora-checkpointing", "cuda", torch.bfloat16, True),
-    ("cpu-bf16", "cpu", torch.bfloat16, False),
-    ("cpu-fp32", "cpu", torch.float32, False),
+RECIPES: tuple[tuple[str, str, Recipe], ...] = (
+    ("16bit-lora", "cuda", Recipe(torch.bfloat16)),
+    ("16bit-lora-checkpointing", "cuda", Recipe(torch.bfloat16, gradient_checkpointing=True)),
+    ("int8-lora-checkpointing", "cuda", Recipe(torch.bfloat16, gradient_checkpointing=True, quantization="int8")),
+    ("nf4-qlora", "cuda", Recipe(torch.bfloat16, quantization="nf4")),
+    ("nf4-qlora-checkpointing", "cuda", Recipe(torch.bfloat16, gradient_checkpointing=True, quantization="nf4")),
+    ("cpu-bf16", "cpu", Recipe(torch.bfloat16)),
+    ("cpu-fp32", "cpu", Recipe(torch.float32)),
 )
 
 
@@ -40,11 +44,11 @@ def run(asked: EstimateConfig) -> int:
     weights = read_weights(Path(asked.model.base))
     pairs = {name: _lines(path) for name, path in (("train", asked.data.train), ("val", asked.data.val)) if path}
     options, table, facts = [], [], None
-    for name, device, dtype, checkpointing in RECIPES:
+    for name, device, plain in RECIPES:
         print(f"tracing {name}", file=sys.stderr)
-        recipe = Recipe(dtype, checkpointing, asked.lora_r, asked.lora_target)
+        recipe = replace(plain, lora_r=asked.lora_r, lora_target=asked.lora_target)
         facts = trace_model(config, recipe, Shape(asked.batch_size, asked.max_length))
-        options.append(_option(name, device, dtype, checkpointing, facts, asked))
+        options.append(_option(name, device, recipe, facts, asked))
         if device == "cuda":
             for length in asked.lengths:
                 peak = trace_model(config, recipe, Shape(asked.batch_size, length)).peak_bytes
@@ -112,9 +116,8 @@ def needed_gib(peak_bytes: int) -> float:
     return round(peak_bytes / GIB * (1 + FRAGMENTATION) + CONTEXT_GIB, 2)
 
 
-def _option(
-    name: str, device: str, dtype: torch.dtype, checkpointing: bool, trace: Trace, asked: EstimateConfig
-) -> dict[str, Any]:
+def _option(name: str, device: str, recipe: Recipe, trace: Trace, asked: EstimateConfig) -> dict[str, Any]:
+    dtype = recipe.dtype
     weights_gib = trace.base_parameters * dtype.itemsize / GIB
     cuda = device == "cuda"
     precision = "fp32" if dtype == torch.float32 else "16bit" if cuda else "bf16"
@@ -123,16 +126,20 @@ def _option(
         "min_vram_gib": needed_gib(trace.peak_bytes) if cuda else 0,
         "min_ram_gib": round((weights_gib if cuda else trace.peak_bytes / GIB * (1 + FRAGMENTATION)) + 4, 1),
         "min_disk_gib": round(trace.base_parameters * 2 / GIB + ENVIRONMENT_GIB + 2, 1),
-        "flop_per_step": trace.flop,
+        "flop_per_step": trace.flop + trace.forward_flop,
         "basis": {
-            "memory": f"one step traced on fake CPU tensors, every pair at {asked.max_length} tokens",
+            "memory": f"one step traced on fake tensors, every pair at {asked.max_length} tokens",
             "traced_bytes": trace.peak_bytes,
-            "extrapolated": "from 2 and 3 layers; not yet checked against a full trace or a real allocator",
+            "extrapolated": "from 2 and 3 layers; equal to the full trace (tests/train/test_trace.py)",
+            "flop_per_step": "counted in the trace: the policy's step and the reference's forward",
             "allowance": {"context_gib": CONTEXT_GIB if cuda else 0, "fragmentation": FRAGMENTATION, "measured": False},
             "disk_gib": {"environment": ENVIRONMENT_GIB, "checkpoints": 2},
             "versions": {each: version(each) for each in ("torch", "trl", "transformers", "peft")},
         },
-        "trainer": {"precision": precision, "gradient_checkpointing": checkpointing},
+        "trainer": {
+            "precision": precision, "quantization": recipe.quantization,
+            "gradient_checkpointing": recipe.gradient_checkpointing,
+        },
     }  # fmt: skip
 
 

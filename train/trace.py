@@ -1,4 +1,5 @@
 # pyright: basic, reportMissingImports=false
+# ruff: noqa: SLF001  # TRL's loss is a method of its trainer, and torch keeps a module's tensors in private tables
 """The peak of live storage, and the FLOPs, of one DPO step that runs on fake tensors: no weights and no GPU needed.
 
 The loss is TRL's own (`DPOTrainer._compute_loss`), on a PEFT model made from a configuration. Reference
@@ -9,19 +10,23 @@ from __future__ import annotations
 
 import weakref
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, get_peft_model
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 from transformers import AutoModelForCausalLM, PretrainedConfig
 from trl import DPOTrainer
 from trl.trainer.utils import add_fused_lm_head
+
+from train.errors import InputError
+from train.trace_kernels import ATTENTION, attention_flop, quantize
 
 METRICS = ("log_probs", "entropy", "mean_logits", "is_top1")
 """What the trainer asks of the fused head, for its loss and its metrics."""
@@ -37,32 +42,40 @@ class Shape:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the step runs: the model's dtype, autocast to it where it is not fp32, and checkpointing."""
+    """How the step runs: the model's dtype, autocast to it where it is not fp32, its weights, and checkpointing."""
 
     dtype: torch.dtype
     gradient_checkpointing: bool = False
+    quantization: Literal["nf4", "int8"] | None = None
     lora_r: int = 16
     lora_target: tuple[str, ...] = ("q_proj", "v_proj")
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Bytes of live storage before the step and at its peak, FLOPs of the step, and the parameters."""
+    """Bytes of live storage before the step and at its peak, FLOPs of the step and of its forward, the parameters."""
 
     resident_bytes: int
     peak_bytes: int
     flop: int
+    forward_flop: int
     base_parameters: int
     trainable_parameters: int
 
 
 class LiveStorage(TorchDispatchMode):
-    """Adds up the bytes of untyped storages that are alive, each once however many views it has."""
+    """Adds up the bytes of untyped storages that are alive, each once however many views it has, and the FLOPs.
+
+    FLOPs are counted here and not by `FlopCounterMode`: its hooks on modules make reference cycles, in which
+    checkpointed layers outlive their backward until the garbage collector runs.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.live = 0
         self.peak = 0
+        self.flop = 0
+        self.forward_flop = 0
         self._known: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 
     def add(self, tensor: torch.Tensor) -> None:
@@ -74,6 +87,10 @@ class LiveStorage(TorchDispatchMode):
         weakref.finalize(storage, self._gone, size)
         self.live += size
         self.peak = max(self.peak, self.live)
+
+    def mark(self) -> None:
+        """The forward is over."""
+        self.forward_flop = self.flop
 
     def _gone(self, size: int) -> None:
         self.live -= size
@@ -87,6 +104,10 @@ class LiveStorage(TorchDispatchMode):
                 # Only the metrics select by a mask. Every position is taken, which is the most that it can select.
                 return source.reshape(-1, *source.shape[mask.dim() :]).clone()
         result = func(*args, **(kwargs or {}))
+        kind = func._overloadpacket
+        count = flop_registry.get(torch.ops.aten.mm if kind is torch.ops.aten._int_mm else kind)
+        if count is not None:
+            self.flop += count(*args, **(kwargs or {}), out_val=result)
         for value in tree_iter(result):
             if isinstance(value, torch.Tensor):
                 self.add(value)
@@ -95,42 +116,72 @@ class LiveStorage(TorchDispatchMode):
 
 def trace_step(config: PretrainedConfig, recipe: Recipe, shape: Shape) -> Trace:
     """Runs forward, backward and one AdamW step on fake CPU tensors."""
-    model = _model(config, recipe)
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
-        _materialize(model, fake)
-        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(trainable, foreach=False)
-        inputs = _inputs(shape)
+    model = policy(config, recipe)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        materialize(model)
         meter = LiveStorage()
-        for tensor in (*model.parameters(), *model.buffers(), *inputs.values()):
+        trainable, batch = trainable_of(model), inputs(shape)
+        mask = torch.empty((2 * shape.pairs, 1, shape.length, shape.length), dtype=torch.bool)  # causal and padding
+        for tensor in (*model.parameters(), *model.buffers(), *batch.values(), mask):
             meter.add(tensor)
         resident = meter.live
-        with FlopCounterMode(display=False) as flops, meter:
-            with torch.autocast("cpu", dtype=recipe.dtype, enabled=recipe.dtype != torch.float32):
-                loss = DPOTrainer._compute_loss(_trainer(model), model, inputs, return_outputs=False)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(trainable, 1.0, foreach=False)
-            optimizer.step()
+        with meter:
+            step(model, trainable, batch, recipe, after_forward=meter.mark)
+    attention = attention_flop(config, 2 * shape.pairs, shape.length)
     return Trace(
         resident_bytes=resident,
         peak_bytes=meter.peak,
-        flop=flops.get_total_flops(),
-        base_parameters=sum(p.numel() for n, p in model.named_parameters() if ".lora_" not in n),
+        flop=meter.flop + attention * (9 if recipe.gradient_checkpointing else 7),
+        forward_flop=meter.forward_flop + attention * 2,
+        base_parameters=sum(count_of(p) for name, p in model.named_parameters() if ".lora_" not in name),
         trainable_parameters=sum(parameter.numel() for parameter in trainable),
     )
 
 
-def _model(config: PretrainedConfig, recipe: Recipe) -> Any:
+def trainable_of(model: Any) -> list[torch.nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def count_of(parameter: Any) -> int:
+    """Elements that a parameter stands for; packed 4-bit weights stand for two a byte."""
+    return getattr(parameter, "stands_for", None) or parameter.numel()
+
+
+def step(
+    model: Any,
+    trainable: list[torch.nn.Parameter],
+    batch: dict[str, torch.Tensor],
+    recipe: Recipe,
+    after_forward: Callable[[], None] = lambda: None,
+) -> None:
+    """One optimizer step: TRL's loss, backward, clipping, AdamW."""
+    optimizer = torch.optim.AdamW(trainable, foreach=False)
+    with torch.autocast("cpu", dtype=recipe.dtype, enabled=recipe.dtype != torch.float32):
+        loss = DPOTrainer._compute_loss(_trainer(model), model, batch, return_outputs=False)
+    after_forward()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(trainable, 1.0, foreach=False)
+    optimizer.step()
+
+
+def policy(config: PretrainedConfig, recipe: Recipe, attention: str = ATTENTION) -> Any:
     """The policy on the meta device: frozen base, LoRA in fp32, TRL's fused head."""
     with torch.device("meta"):
-        base = AutoModelForCausalLM.from_config(config, dtype=recipe.dtype)
+        base = AutoModelForCausalLM.from_config(config, dtype=recipe.dtype, attn_implementation=attention)
         add_fused_lm_head(base, outputs=METRICS)
         lora = LoraConfig(r=recipe.lora_r, target_modules=list(recipe.lora_target), task_type="CAUSAL_LM")
-        model = get_peft_model(base, lora)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+        try:
+            model = get_peft_model(base, lora)
+        except ValueError as problem:
+            names = ", ".join(sorted({name.rpartition(".")[2] for name, _ in base.named_modules()} - {""}))
+            raise InputError(
+                f"No module of the model is called {' or '.join(recipe.lora_target)}.", f"It has: {names}.",
+                "name others with lora_target",
+            ) from problem  # fmt: skip
+        if recipe.quantization is not None:
+            quantize(model, recipe.quantization)
+    for parameter in trainable_of(model):
+        parameter.data = parameter.data.float()
     if recipe.gradient_checkpointing:
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -138,8 +189,8 @@ def _model(config: PretrainedConfig, recipe: Recipe) -> Any:
     return model
 
 
-def _materialize(model: Any, fake: FakeTensorMode) -> None:
-    """Replaces meta parameters and buffers by fake CPU tensors of the same shape; tied ones stay tied."""
+def materialize(model: Any) -> None:
+    """Replaces meta parameters and buffers by CPU tensors of their shapes, fake in a fake mode; tied ones stay tied."""
     made: dict[int, torch.nn.Parameter] = {}
     for module in model.modules():
         for name, parameter in module._parameters.items():
@@ -147,13 +198,14 @@ def _materialize(model: Any, fake: FakeTensorMode) -> None:
                 if id(parameter) not in made:
                     data = torch.empty(parameter.shape, dtype=parameter.dtype)
                     made[id(parameter)] = torch.nn.Parameter(data, requires_grad=parameter.requires_grad)
+                    made[id(parameter)].stands_for = getattr(parameter, "stands_for", None)  # type: ignore[attr-defined]
                 module._parameters[name] = made[id(parameter)]
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
 
 
-def _inputs(shape: Shape) -> dict[str, torch.Tensor]:
+def inputs(shape: Shape) -> dict[str, torch.Tensor]:
     size = (2 * shape.pairs, shape.length)
     return {
         "input_ids": torch.ones(size, dtype=torch.int64),

@@ -1,0 +1,93 @@
+"""The traced peak against the allocator's: PyTorch's profiler (`profile_memory`) over a real CPU step of small models.
+
+PYTHONPATH=. .venv-train/bin/python tests/bench/trace_accuracy.py [--save]
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, MistralConfig, PretrainedConfig, Qwen2Config
+
+from train.trace import Recipe, Shape, inputs, materialize, policy, step, trace_step, trainable_of
+
+RESULTS = Path(__file__).parent / "results" / "trace_accuracy.json"
+SIZES: dict[str, Any] = {
+    "hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 6, "num_attention_heads": 8,
+    "num_key_value_heads": 2, "vocab_size": 1024, "use_cache": False,
+}  # fmt: skip
+MODELS: dict[str, PretrainedConfig] = {
+    "Llama": LlamaConfig(**SIZES),
+    "Mistral": MistralConfig(**SIZES, sliding_window=None),
+    "Qwen2": Qwen2Config(**SIZES),
+}
+PADDED = 9
+RECIPES = {
+    "r=16 on q, v": Recipe(torch.bfloat16),
+    "r=16 on q, v, checkpointing": Recipe(torch.bfloat16, gradient_checkpointing=True),
+    "r=64 on all linear, fp32": Recipe(
+        torch.float32,
+        lora_r=64,
+        lora_target=("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj", "gate_proj"),
+    ),
+}
+
+
+def allocated_peak(config: PretrainedConfig, recipe: Recipe, shape: Shape) -> int:
+    """Bytes: what is there before the step, and the highest running sum of the allocator's events in it."""
+    model = policy(config, recipe, attention="sdpa")
+    materialize(model)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter.data, std=0.02)
+    for name, buffer in model.named_buffers():
+        buffer.fill_(1e-3) if buffer.is_floating_point() else buffer.zero_()
+        assert name
+    trainable, batch = trainable_of(model), inputs(shape)
+    for mask in ("attention_mask", "completion_mask"):  # as in training, where hardly two sequences are of a length
+        batch[mask][0, -PADDED:] = 0
+    kept = {
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+        for tensor in (*model.parameters(), *model.buffers(), *batch.values())
+    }
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step(model, trainable, batch, recipe)
+    assert profile.profiler is not None
+    assert profile.profiler.kineto_results is not None
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    live = peak = 0
+    for event in sorted(events, key=lambda one: one.start_ns()):
+        live += event.nbytes()
+        peak = max(peak, live)
+    return sum(kept.values()) + peak
+
+
+def row(model: str, recipe: str, shape: Shape) -> dict[str, Any]:
+    traced = trace_step(MODELS[model], RECIPES[recipe], shape).peak_bytes
+    real = allocated_peak(MODELS[model], RECIPES[recipe], shape)
+    return {
+        "model": model, "adapter": recipe, "pairs": shape.pairs, "tokens": shape.length, "traced_bytes": traced,
+        "allocated_bytes": real, "ratio": round(traced / real, 4),
+    }  # fmt: skip
+
+
+def main() -> None:
+    rows = [
+        row(model, recipe, Shape(2, length)) for model in MODELS for recipe in RECIPES for length in (512, 1024, 2048)
+    ]
+    print(f"{'model':<9} {'adapter':<30} {'tokens':>6} {'traced MiB':>11} {'allocated MiB':>14} {'ratio':>7}")
+    for one in rows:
+        print(
+            f"{one['model']:<9} {one['adapter']:<30} {one['tokens']:>6} {one['traced_bytes'] / 2**20:>11.1f} "
+            f"{one['allocated_bytes'] / 2**20:>14.1f} {one['ratio']:>7.3f}"
+        )
+    if "--save" in sys.argv:
+        document = {"torch": torch.__version__, "rows": rows}
+        RESULTS.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
