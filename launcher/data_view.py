@@ -24,7 +24,7 @@ def lines(check: Mapping[str, Any]) -> list[str]:
     if train.length_bias and train.length_bias.share is not None:
         bias = train.length_bias
         said.append(
-            f"length: chosen is longer in {100 * train.length_bias.share:.0f}% of the pairs that differ "
+            f"length: chosen is longer in {100 * train.length_bias.share:.0f}% of unequal pairs "
             f"({bias.median:+,.0f} tokens at the median)"
         )
     if found.step:

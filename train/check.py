@@ -8,6 +8,7 @@ with an InputError, which the command line turns into exit code 2. With `--progr
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -58,6 +59,7 @@ def run(config: RunConfig, *, progress: bool = False) -> int:
     # This process starts no other, so that the tokenizer's threads are safe here.
     before = os.environ.get("TOKENIZERS_PARALLELISM", "false")
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    gc.disable()  # some 10^5 lists of numbers, and no cycles: going over them again and again takes a sixth of the time
     try:
         document = check(config, _say if progress else lambda *_: None).model_dump_json(by_alias=True)
         target = config.output_dir / "data.json"
@@ -72,6 +74,7 @@ def run(config: RunConfig, *, progress: bool = False) -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     finally:
+        gc.enable()
         os.environ["TOKENIZERS_PARALLELISM"] = before
     print(document)
     return 0

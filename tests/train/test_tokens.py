@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from train.check import run
 from train.config import Data, ModelRef, RunConfig, Training
 from train.errors import DataError, InputError
 from train.rate import measure, solve
+from train.tokenizer_match import check_belongs
 from train.tokens import load_tokenizer, prepare
 
 TEMPLATE = (
@@ -198,6 +200,74 @@ def test_a_tokenizer_of_another_model_or_a_broken_one_is_refused(tmp_path: Path,
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(InputError, match="cannot be loaded"):
         load_tokenizer(ModelRef(base=str(tmp_path)))
+
+
+def test_an_adapters_tokenizer_may_add_tokens_and_move_none(tmp_path: Path, model: Path, tokenizer: Any) -> None:
+    adapter = tmp_path / "adapter"
+    mine = deepcopy(tokenizer)
+    mine.add_special_tokens({"pad_token": "<new>"})
+    mine.save_pretrained(adapter)
+    ref = ModelRef(base=str(model), adapter=str(adapter))
+    config = SimpleNamespace(bos_token_id=0, eos_token_id=[1, 2])
+    check_belongs(mine, str(adapter), ref, len(mine), config)
+    file = adapter / "tokenizer.json"
+    words = json.loads(file.read_text())
+    one, other = list(words["model"]["vocab"])[20:22]
+    words["model"]["vocab"] |= {one: words["model"]["vocab"][other], other: words["model"]["vocab"][one]}
+    file.write_text(json.dumps(words))
+    get_peft_model(LlamaForCausalLM.from_pretrained(model), LoraConfig(r=1, target_modules=["q_proj"])).save_pretrained(
+        adapter
+    )
+    moved = PreTrainedTokenizerFast.from_pretrained(adapter)
+    with pytest.raises(InputError, match="does not belong to the model") as caught:
+        check_belongs(moved, str(adapter), ref, len(mine), config)
+    assert "2 tokens have another id than in the tokenizer of" in str(caught.value)
+    assert str(adapter) in str(caught.value)
+
+
+def test_special_tokens_of_the_model_must_be_in_the_tokenizer(model: Path, tokenizer: Any) -> None:
+    for eos in (len(tokenizer), [1, len(tokenizer)]):
+        config = SimpleNamespace(bos_token_id=None, eos_token_id=eos)
+        with pytest.raises(InputError, match="does not belong") as caught:
+            check_belongs(tokenizer, "there", ModelRef(base="here"), 10**6, config)
+        assert f"eos_token_id is {len(tokenizer)}" in str(caught.value)
+
+
+def test_what_is_cut_what_keeps_whole_and_what_a_pair_costs(tmp_path: Path, tokenizer: Any) -> None:
+    records = [pair("Q" * size, "Q" * 4, "Q" * 2) for size in (1, 3, 20, 40)]
+    path = write(tmp_path / "pairs.jsonl", records)
+    whole = prepare(path, tokenizer, 1000)
+    longest = [len(row["prompt_ids"]) + len(row["chosen_ids"]) for row in whole.rows]
+    assert whole.report.whole_95 == whole.report.whole_99 == max(longest)
+    assert (whole.report.lose_part, whole.report.lose_all) == (0, 0)
+    # One token short for the longest: no other pair changes.
+    assert prepare(path, tokenizer, max(longest)).report.lose_part == 0
+    assert prepare(path, tokenizer, max(longest) - 1).report.lose_part == 1
+    short = prepare(path, tokenizer, 10, keep=False)
+    prompts = [len(row["prompt_ids"]) for row in whole.rows]
+    assert short.report.lose_all == sum(size >= 10 for size in prompts) > 0
+    assert short.rows == []
+    kept = prepare(path, tokenizer, 10)
+    assert kept.report == short.report
+    sizes = [[len(row[key]) for key in ("prompt_ids", "chosen_ids", "rejected_ids")] for row in kept.rows]  # type: ignore[literal-required]
+    trained = kept.report.trained
+    assert trained is not None
+    assert trained.shared == sum(map(sum, sizes)) / len(sizes)
+    assert trained.separate == trained.shared + sum(size[0] for size in sizes) / len(sizes)
+    bias = kept.report.length_bias
+    assert bias is not None
+    assert bias.mean == sum(size[1] - size[2] for size in sizes) / len(sizes) > 0
+    assert bias.chosen_longer == len(sizes)
+
+
+def test_progress_ends_at_the_last_pair_of_both_files(tmp_path: Path, model: Path, capsys: Any) -> None:
+    train, val = write(tmp_path / "train.jsonl", strings()), write(tmp_path / "val.jsonl", strings()[:3])
+    assert run(run_config(tmp_path, model, train, val), progress=True) == 0
+    said = capsys.readouterr()
+    total = len(strings()) + 3
+    lines = [json.loads(line)["progress"] for line in said.err.splitlines()]
+    assert lines == [{"done": len(strings()), "total": total}, {"done": total, "total": total}]
+    assert json.loads(said.out)["step"]["batch_size"] == 1
 
 
 def test_an_adapters_own_tokenizer_is_taken_and_pads_with_eos_where_it_has_no_pad_token(

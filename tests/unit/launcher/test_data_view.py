@@ -1,0 +1,114 @@
+"""The data check on one screen, and its progress on a terminal or a pipe."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.environment import Environment
+from launcher import data_check
+from launcher.data_view import WIDTH, lines
+
+HUGE = 10**9
+
+
+def document(**train: Any) -> dict[str, Any]:
+    lengths = {"median": 1_700, "p95": 2_400, "p99": 2_900, "max": 3_000}
+    values = {
+        "path": "x", "max_length": 1024, "pairs": 8484, "usable": 8000,
+        "left_out": [
+            {"reason": "identical", "pairs": 4, "lines": [1]}, {"reason": "equal_after_cut", "pairs": 480, "lines": [2]}
+        ],
+        "truncated_pairs": 90, "truncated_chosen": 80, "truncated_rejected": 80, "duplicates": 12, "contradictions": 3,
+        "tokens": dict.fromkeys(("prompt", "chosen", "rejected", "pair"), lengths),
+        "lose_part": 570, "lose_all": 11, "whole_95": 2400, "whole_99": 2900,
+        "length_bias": {
+            "median": 12, "mean": 14.5, "chosen_longer": 6000, "rejected_longer": 1500, "share": 0.8, "share_low": 0.79,
+            "share_high": 0.81,
+        },
+        "trained": {"separate": 1200.4, "shared": 800.2}, "warnings": [], "refused": None,
+    }  # fmt: skip
+    val = values | {"pairs": 100, "usable": 99, "prompts_in_train": 7}
+    step = {"batch_size": 4, "separate": 4801.6, "shared": 3200.8}
+    return {"schema": "datacheck/1", "train": values | train, "val": val, "step": step}
+
+
+def test_the_report_fits_a_screen_and_says_every_figure() -> None:
+    said = lines(document())
+    text = "\n".join(said)
+    assert len(said) <= 14
+    assert max(map(len, said)) <= WIDTH
+    for part in (
+        "8,000 of 8,484 training pairs", "570 pairs lose the end", "11 lose all", "max_length 2,400 keeps 95%",
+        "2,900 keeps 99%", "longer in 80%", "+12 tokens", "a step of 4: 4,802 tokens; 3,201", "12 repeated",
+        "3 contradict", "484 chosen = rejected", "99 of 100 validation pairs", "7 with a prompt of training",
+        "DPO will learn length",
+    ):  # fmt: skip
+        assert part in text
+    assert "..." not in text
+
+
+def test_numbers_of_any_size_stay_within_the_columns() -> None:
+    big = {"median": HUGE, "p95": HUGE, "p99": HUGE, "max": HUGE}
+    said = lines(
+        document(
+            pairs=HUGE, usable=HUGE, max_length=HUGE, lose_part=HUGE, lose_all=HUGE, duplicates=HUGE, refused="x",
+            contradictions=HUGE, tokens=dict.fromkeys(("prompt", "chosen", "rejected", "pair"), big),
+        )
+    )  # fmt: skip
+    assert len(said) <= 14
+    assert max(map(len, said)) <= WIDTH
+    assert "refused: most pairs would teach nothing" in said[-1]
+
+
+def test_a_report_of_nothing_usable_has_no_step_and_no_bias() -> None:
+    bare = document(usable=0, length_bias=None, trained=None, refused="all of it") | {"step": None, "val": None}
+    assert not any("length:" in line or "a step of" in line for line in lines(bare))
+
+
+@pytest.fixture
+def child(tmp_path: Path) -> Environment:
+    """An interpreter whose `train` says progress, another line, and a document."""
+    package = tmp_path / "child" / "train"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(
+        "import sys\n"
+        "assert '--progress' in sys.argv\n"
+        "for n in (3, 9):\n"
+        '    print(\'{"progress": {"done": %d, "total": 9}}\' % n, file=sys.stderr)\n'
+        "print('a library speaks', file=sys.stderr)\n"
+        "print('x' * 200_000)\n"
+    )
+    return Environment(Path(sys.executable), tmp_path / "child", "none")
+
+
+def test_progress_is_no_message(child: Environment, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert data_check._run(child, tmp_path) == (0, "a library speaks")
+    assert (tmp_path / "stdout").stat().st_size == 200_001
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_terminal_gets_a_bar(child: Environment, tmp_path: Path) -> None:
+    code = (
+        "import json, sys; from pathlib import Path; from jobs.environment import Environment;"
+        "from launcher import data_check; p = Path(sys.argv[1]);"
+        "print(json.dumps(data_check._run(Environment(Path(sys.executable), p / 'child', ''), p)))"
+    )
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, stderr=theirs, text=True, check=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "TERM": "xterm"},
+    )  # fmt: skip
+    shown = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert json.loads(done.stdout) == [0, "a library speaks"]
+    assert "9/9" in shown
