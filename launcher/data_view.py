@@ -18,7 +18,7 @@ def lines(check: Mapping[str, Any]) -> list[str]:
         f"{train.usable:,} of {train.pairs:,} training pairs can be used at max_length {train.max_length:,}",
         f"{'tokens':<14}{'median':>9}{'95%':>9}{'99%':>9}{'max':>9}",
         *(f"  {name:<12}{row.median:>9,}{row.p95:>9,}{row.p99:>9,}{row.max:>9,}" for name, row in _rows(train)),
-        f"cut: {train.lose_part:,} pairs lose the end of a completion, {train.lose_all:,} lose all of it",
+        f"pairs cut: {train.lose_part:,} lose the end of a completion, {train.lose_all:,} lose all of it",
         f"max_length {train.whole_95:,} keeps 95% of the pairs whole, {train.whole_99:,} keeps 99%",
     ]
     if train.length_bias and train.length_bias.share is not None:

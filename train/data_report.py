@@ -15,6 +15,8 @@ Reason = Literal["empty_prompt", "empty_completion", "identical", "prompt_too_lo
 
 NOTABLE_BIAS = 0.1
 """How far the share of pairs with the longer chosen may be from one half before it is worth a warning."""
+NOTABLE_DIFFERENCE = 0.02
+"""The mean difference, as a part of the mean completion, below which it is no matter how often chosen is longer."""
 
 LINES_NAMED = 5
 """How many line numbers a report names for each reason."""
@@ -77,6 +79,7 @@ class LengthBias(BaseModel):
 
     median: float
     mean: float
+    relative: float = Field(default=0, description="mean difference as a part of the mean completion")
     chosen_longer: int
     rejected_longer: int
     share: float | None = None
@@ -84,12 +87,15 @@ class LengthBias(BaseModel):
     share_high: float | None = None
 
     @classmethod
-    def of(cls, differences: Sequence[int]) -> LengthBias:
+    def of(cls, differences: Sequence[int], mean_completion: float) -> LengthBias:
+        """`differences` chosen - rejected, a usable pair each; `mean_completion` tokens over both kinds."""
+        mean = statistics.fmean(differences) if differences else 0.0
         longer, shorter = sum(value > 0 for value in differences), sum(value < 0 for value in differences)
         low, high = wilson(longer, longer + shorter) if longer + shorter else (None, None)
         return cls(
             median=statistics.median(differences) if differences else 0,
-            mean=statistics.fmean(differences) if differences else 0,
+            mean=mean,
+            relative=mean / mean_completion if mean_completion else 0,
             chosen_longer=longer,
             rejected_longer=shorter,
             share=longer / (longer + shorter) if longer + shorter else None,
@@ -99,10 +105,11 @@ class LengthBias(BaseModel):
 
     @property
     def biased(self) -> bool:
-        """Whether length tells the completions apart: more than 10 points from an even split, and not by chance."""
+        """Whether length tells the completions apart: by more than 2% of it, in a split that is not even by chance."""
         if self.share is None or self.share_low is None or self.share_high is None:
             return False
-        return abs(self.share - 0.5) > NOTABLE_BIAS and not self.share_low <= 0.5 <= self.share_high
+        notable = abs(self.share - 0.5) > NOTABLE_BIAS and abs(self.relative) > NOTABLE_DIFFERENCE
+        return notable and not self.share_low <= 0.5 <= self.share_high
 
 
 class TrainedTokens(BaseModel):
@@ -161,7 +168,7 @@ class DataReport(BaseModel):
 
     def _warnings(self) -> list[str]:
         said = [
-            f"{group.pairs:,} of {self.pairs:,} pairs {WHY[group.reason]}: they are left out "
+            f"{group.pairs:,} of {self.pairs:,} pairs {WHY[group.reason]}: they are left out and teach nothing "
             f"(line{'s' if len(group.lines) > 1 else ''} {', '.join(map(str, group.lines))}"
             f"{', ...' if group.pairs > len(group.lines) else ''})."
             for group in self.left_out
@@ -211,9 +218,9 @@ def _bias_warning(bias: LengthBias) -> str:
     longer = bias.chosen_longer > bias.rejected_longer
     return (
         f"Chosen is the longer one in {share:.0f}% of the pairs that differ in length (95% interval {low:.0f} to "
-        f"{high:.0f}%), by {bias.mean:+.1f} tokens in the mean: DPO learns length from it, so that the model will "
-        f"write {'longer' if longer else 'shorter'} answers whatever they say. Balance the lengths, or compare the "
-        "lengths of answers before and after."
+        f"{high:.0f}%), by {bias.mean:+.1f} tokens ({bias.relative:+.0%}) in the mean: DPO learns length from it, so "
+        f"that the model will write {'longer' if longer else 'shorter'} answers whatever they say. Balance the "
+        "lengths, or compare the lengths of answers before and after."
     )
 
 

@@ -120,7 +120,7 @@ def prepare(
         lose_all=tally.lose_all,
         whole_95=whole.p95,
         whole_99=whole.p99,
-        length_bias=LengthBias.of(tally.differences) if tally.usable else None,
+        length_bias=tally.length_bias(),
         trained=tally.trained(),
     )
     return Prepared(rows=tally.rows, lines=tally.lines, prompts=frozenset(tally.prompts), report=report.judged())
@@ -199,6 +199,11 @@ class _Tally:
         if self.keep:
             prompt, chosen, rejected = map(self._shared, (prompt, chosen, rejected))
             self.rows.append(Row(prompt_ids=prompt, chosen_ids=chosen, rejected_ids=rejected))
+
+    def length_bias(self) -> LengthBias | None:
+        if not self.usable:
+            return None
+        return LengthBias.of(self.differences, (self.shared_tokens - self.prompt_tokens) / (2 * self.usable))
 
     def trained(self) -> TrainedTokens | None:
         if not self.usable:

@@ -30,17 +30,19 @@ def report(**changed: object) -> DataReport:
         ([5] * 70 + [-5] * 30, True),
         ([5] * 30 + [-5] * 70, True),
         ([5] * 55_000 + [-5] * 45_000, False),  # certain, and small
-        ([0] * 1000 + [3] * 20, True),  # ties say nothing
+        ([0] * 100 + [300] * 20, True),  # ties say nothing
+        ([0] * 1000 + [3] * 20, False),  # always longer, and by nothing
+        ([-1] * 60, True),
     ],
 )
 def test_length_is_a_bias_where_it_tells_the_completions_apart(differences: list[int], biased: bool) -> None:
-    assert LengthBias.of(differences).biased is biased
-    warnings = report(length_bias=LengthBias.of(differences)).judged().warnings
+    assert LengthBias.of(differences, 40).biased is biased
+    warnings = report(length_bias=LengthBias.of(differences, 40)).judged().warnings
     assert [("learns length" in warning) for warning in warnings] == [True] * biased
 
 
 def test_the_warning_says_which_way_the_model_will_go() -> None:
-    longer, shorter = LengthBias.of([8] * 80 + [-1] * 20), LengthBias.of([-8] * 80 + [1] * 20)
+    longer, shorter = LengthBias.of([8] * 80 + [-1] * 20, 40), LengthBias.of([-8] * 80 + [1] * 20, 40)
     assert "80% of the pairs" in report(length_bias=longer).judged().warnings[0]
     assert "will write longer answers" in report(length_bias=longer).judged().warnings[0]
     assert "20% of the pairs" in report(length_bias=shorter).judged().warnings[0]
@@ -49,7 +51,7 @@ def test_the_warning_says_which_way_the_model_will_go() -> None:
 
 @given(st.lists(st.integers(-50, 50), min_size=1))
 def test_bias_turns_with_chosen_and_rejected(differences: list[int]) -> None:
-    one, other = LengthBias.of(differences), LengthBias.of([-value for value in differences])
+    one, other = LengthBias.of(differences, 40), LengthBias.of([-value for value in differences], 40)
     assert (one.median, one.chosen_longer, one.biased) == (-other.median, other.rejected_longer, other.biased)
     if one.share is not None and other.share is not None:
         assert one.share == pytest.approx(1 - other.share)
