@@ -84,6 +84,7 @@ class WhyNot(Frozen):
         "precision",
         "processes",
         "batch",
+        "capacity",
     ]
     need: str
     have: str

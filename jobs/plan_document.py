@@ -22,6 +22,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
                 "vram_gib": offer.vram_gib,
                 "spot": offer.spot,
                 "price_per_hour": offer.price_per_hour,
+                "capacity": offer.capacity,
                 "price_as_of": utc(offer.price_as_of) if offer.price_as_of else None,
                 "option": priced.option.name,
                 "steps": priced.steps or None,

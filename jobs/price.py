@@ -130,6 +130,8 @@ def hardware_gaps(
     gaps: list[WhyNot] = []
     if offer.spot:
         gaps.append(WhyNot(code="spot", need="an on-demand machine", have="spot"))
+    if offer.capacity is False:
+        gaps.append(WhyNot(code="capacity", need="a machine that is free", have="none now"))
     if offer.cloud not in backends:
         gaps.append(WhyNot(code="backend", need="a backend for this cloud", have=offer.cloud))
     if option.device == "cuda" and offer.gpus == 0:

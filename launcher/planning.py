@@ -153,7 +153,7 @@ def _meant_for(option: Option, offer: Offer) -> bool:
 
 
 def _kind(offer: Offer) -> tuple[object, ...]:
-    card = (offer.gpus, offer.gpu or "", offer.vram_gib, offer.arch)
+    card = (offer.gpus, offer.gpu or "", offer.vram_gib, offer.arch, offer.capacity is False)
     return (offer.cloud, offer.instance_type, offer.spot, *card, offer.ram_gib or 0.0, offer.disk_gib or 0.0)
 
 
@@ -189,7 +189,7 @@ def _alike(rate: Rate, option: Option) -> bool:
     return 1 / ALIKE <= rate.flop_per_step / option.flop_per_step <= ALIKE
 
 
-NEAR = ("backend", "budget", "within", "unmeasured", "no_flops", "spot")
+NEAR = ("backend", "budget", "within", "unmeasured", "no_flops", "capacity", "spot")
 """Reasons that stand between a person and an offer, nearest first; after these what a machine is."""
 
 
