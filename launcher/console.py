@@ -51,6 +51,8 @@ def duration(seconds: float | None) -> str:
     """A length of time as a person says it: `45 s`, `12 min`, `3 h 20 min`, `2.3 days`."""
     if seconds is None:
         return "unknown"
+    if 0 < seconds < 1:
+        return "under 1 s"
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -81,6 +81,8 @@ def expected_time(choice: PricedOffer) -> str:
     low, expected, high = (
         duration((hours or 0.0) * 3600) for hours in (phase.hours_low, phase.hours_expected, phase.hours_high)
     )
+    if low == high:
+        return f"{expected} of training"
     return f"about {expected} of training ({low} to {high})"
 
 

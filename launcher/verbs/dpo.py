@@ -45,11 +45,12 @@ def dpo_command(yes: bool, detach: bool, dry_run: bool, force: bool, as_json: bo
     store = Store.open(home)
     out = check_folders(settings.out, home)
     refuse_what_cannot_be_rented(settings)
-    request = prepare(settings, say=say)
-    offers = find_offers(settings, home, say)
+    odd: list[str] = []  # said after the line about money
+    request = prepare(settings, say=odd.append)
+    offers = find_offers(settings, home, odd.append)
     line = no_budget_line(settings, Market(request, offers, store.rates()).plan().budget_needed_usd)
-    if line:
-        say(line)
+    for said in ([line] if line else []) + odd:
+        say(said)
     check_test_data(request)
     stage_a = model_ref(request.requirement.workload.model)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import time
+import threading
 from collections.abc import Callable
 
 import pexpect
@@ -57,38 +57,51 @@ class Screen:
 
 
 class Terminal:
-    """A child process on a pseudo-terminal."""
+    """A child process on a pseudo-terminal. What it writes is read at once, as a terminal does: it never waits for us."""
 
     def __init__(self, argv: list[str], *, folder: str, environ: dict[str, str]) -> None:
         self.screen = Screen()
+        self._changed = threading.Condition()
+        self._ended = False
         self._child = pexpect.spawn(
             argv[0], argv[1:], cwd=folder, env=environ | {"TERM": "xterm-256color"}, dimensions=(ROWS, COLUMNS),
-            encoding="utf-8", timeout=1,
+            encoding="utf-8",
         )  # fmt: skip
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        try:
+            while True:
+                text = self._child.read_nonblocking(4096, timeout=None)
+                with self._changed:
+                    self.screen.feed(text)
+                    self._changed.notify_all()
+        except pexpect.EOF:
+            pass
+        finally:  # also where the screen does not know a sequence: pytest shows the thread's error
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
 
     def until(self, seen: Callable[[str], bool], what: str, *, seconds: float = 120) -> str:
         """The screen, when `seen` holds for it."""
-        deadline = time.monotonic() + seconds
-        while not seen(str(self.screen)):
-            assert time.monotonic() < deadline, f"{what} is not on the screen:\n{self.screen}"
-            try:
-                self.screen.feed(self._child.read_nonblocking(4096))
-            except pexpect.TIMEOUT:
-                continue
-            except pexpect.EOF:
-                raise AssertionError(f"it ended, and {what} was not on the screen:\n{self.screen}") from None
-        return str(self.screen)
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or seen(str(self.screen)), seconds)
+            assert seen(str(self.screen)), f"{what} is not on the screen{self._how()}:\n{self.screen}"
+            return str(self.screen)
 
     def interrupt(self) -> int | None:
         """Ctrl-C. The exit code."""
         self._child.sendintr()
         return self.end()
 
-    def end(self) -> int | None:
+    def end(self, *, seconds: float = 60) -> int | None:
         """The exit code, when the program has ended by itself."""
-        try:
-            while True:
-                self.screen.feed(self._child.read_nonblocking(4096, timeout=60))
-        except pexpect.EOF:
-            self._child.close()
+        self._reader.join(seconds)
+        assert not self._reader.is_alive(), f"it did not end within {seconds:.0f} s:\n{self.screen}"
+        self._child.close()
         return self._child.exitstatus
+
+    def _how(self) -> str:
+        return ", and it ended" if self._ended else ""

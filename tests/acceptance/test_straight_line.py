@@ -181,7 +181,7 @@ def test_the_plan_prices_this_machine_and_names_the_steps(small: Program) -> Non
     assert document["offers"][0]["cost_expected"] == 0
     assert document["steps_total"] >= document["steps"]
     text = small.good("plan", "dpo").stdout
-    assert f"{document['steps']:,} steps" in text
+    assert f" {document['steps']:,} step" in text
 
 
 def test_rm_forgets_the_job_and_keeps_results_and_ledger(small: Program) -> None:
