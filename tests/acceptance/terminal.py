@@ -57,7 +57,7 @@ class Screen:
 
 
 class Terminal:
-    """A child process on a pseudo-terminal. What it writes is read at once, as a terminal does: it never waits for us."""
+    """A child process on a pseudo-terminal. What it writes is read at once, as a terminal does."""
 
     def __init__(self, argv: list[str], *, folder: str, environ: dict[str, str]) -> None:
         self.screen = Screen()
