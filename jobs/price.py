@@ -140,8 +140,8 @@ def hardware_gaps(
         gaps.append(WhyNot(code="device", need="the CPU", have=f"{offer.gpus} x {offer.gpu}"))
     elif option.gpus > offer.gpus:
         gaps.append(WhyNot(code="gpus", need=f"{option.gpus} GPUs", have=str(offer.gpus)))
-    elif option.min_vram_gib > offer.vram_gib:
-        gaps.append(WhyNot(code="vram", need=_gib(option.min_vram_gib), have=_gib(offer.vram_gib)))
+    elif option.min_vram_gib > (usable := gpus.usable_gib(offer.gpu, offer.vram_gib)):
+        gaps.append(WhyNot(code="vram", need=_gib(option.min_vram_gib), have=_gib(usable)))
     if option.device == "cuda":
         gaps += _cuda_gaps(option, offer, batch_size)
     if offer.ram_gib is not None and option.min_ram_gib > offer.ram_gib:

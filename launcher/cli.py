@@ -10,6 +10,7 @@ import click
 VERBS = {
     "demo": "Make a small sample project to try all of it at no cost.",
     "init": "Write a commented launch.toml from what is found in this folder.",
+    "estimate": "What a model and its pairs need of a machine; spends nothing.",
     "plan": "Price every way to run a job; spends nothing.",
     "dpo": "Plan, ask once, train, and bring the results home.",
     "status": "One line a job, or one job in full.",

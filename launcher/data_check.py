@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from artifacts.errors import UsageProblem
-from jobs.environment import Environment, child_environ
+from jobs.environment import Environment
 from jobs.home import Home
 from launcher.request import Request
 from launcher.run_config import run_config
+from launcher.trainer_call import ask_trainer
 from train.config import ModelRef
 from train.data_report import DataCheck
 
@@ -63,20 +60,10 @@ def data_check(
 ) -> DataCheck:
     """What the pairs are worth. Data that cannot be used ends here; so does what teaches nothing, unless `force`.
 
-    `train.usable` and `val.usable` are the pairs that training and validation will have.
+    Where there is an estimate, it looked at the pairs already. `train.usable` and `val.usable` are the pairs that
+    training and validation will have.
     """
-    say("Checking the preference pairs ...")
-    with tempfile.TemporaryDirectory(dir=home.root, prefix=".check-") as name:
-        folder = Path(name)
-        config = run_config(request, stage_a, job="check", output_dir=folder, home=home)
-        (folder / "run.json").write_text(config.model_dump_json(by_alias=True), encoding="utf-8")
-        returncode, said = _run(environment, folder)
-        document = (folder / "stdout").read_bytes()
-    if returncode == 2:
-        raise UsageProblem(said)
-    if returncode:
-        raise UsageProblem("The data check failed.", why=said[-2000:])
-    found = DataCheck.model_validate_json(document)
+    found = request.checked or _asked(request, stage_a, home, environment, say)
     for line in _lines(found):
         say(line)
     if found.train.refused and not force:
@@ -87,53 +74,18 @@ def data_check(
     return found
 
 
-def _run(environment: Environment, folder: Path) -> tuple[int, str]:
-    """The exit code of the trainer's check, and what it said. Its document is in `folder/stdout`."""
-    argv = [str(environment.python), "-m", "train", "check", "--config", str(folder / "run.json"), "--progress"]
-    said: list[str] = []
-    with (
-        (folder / "stdout").open("wb") as out,
-        subprocess.Popen(
-            argv, env=child_environ(environment), cwd=folder, stdin=subprocess.DEVNULL, stdout=out,
-            stderr=subprocess.PIPE, text=True, errors="replace",
-        ) as child,
-        _bar() as show,
-    ):  # fmt: skip
-        assert child.stderr is not None
-        try:
-            for line in child.stderr:
-                progress = _progress(line)
-                if progress is None:
-                    said.append(line)
-                else:
-                    show(*progress)
-        except BaseException:
-            child.terminate()  # who listens gave up, and nobody else reads the answer
-            raise
-    return child.returncode, "".join(said).strip()
-
-
-def _progress(line: str) -> tuple[int, int] | None:
-    """Done and total pairs of a line of progress; None of any other line."""
-    if not line.startswith('{"progress":'):
-        return None
-    found = json.loads(line)["progress"]
-    return found["done"], found["total"]
-
-
-@contextlib.contextmanager
-def _bar() -> Generator[Callable[[int, int], None]]:
-    """A bar on standard error while it is a terminal; nothing where it is not. It leaves no trace behind."""
-    if not sys.stderr.isatty():
-        yield lambda _done, _total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("pairs"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("pairs", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=max(done, total))
+def _asked(
+    request: Request, stage_a: ModelRef, home: Home, environment: Environment, say: Callable[[str], None]
+) -> DataCheck:
+    say("Checking the preference pairs ...")
+    with tempfile.TemporaryDirectory(dir=home.root, prefix=".check-") as name:
+        config = run_config(request, stage_a, job="check", output_dir=Path(name), home=home)
+        answer = ask_trainer(environment, Path(name), "check", config, "--progress")
+    if answer.returncode == 2:
+        raise UsageProblem(answer.said)
+    if answer.returncode:
+        raise UsageProblem("The data check failed.", why=answer.said[-2000:])
+    return DataCheck.model_validate_json(answer.document)
 
 
 def _lines(found: DataCheck) -> list[str]:

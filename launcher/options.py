@@ -1,8 +1,8 @@
-"""The shared flags of `launch dpo` and `launch plan dpo`, made from the fields of `Settings`."""
+"""The shared flags of `launch dpo`, `launch plan dpo` and `launch estimate`, made from the fields of `Settings`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -13,25 +13,34 @@ from launcher.settings import Settings
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def job_options(command: F) -> F:
-    """Adds a flag for each field of `Settings` that has one. Values stay text: `Settings` checks them all alike."""
-    for name, field in reversed(Settings.model_fields.items()):
-        extra = cast("dict[str, str | None]", field.json_schema_extra)
-        metavar = extra["metavar"]
-        if metavar is None:
-            continue
-        word = f"--{name.replace('_', '-')}"
-        if metavar == "":
-            option = click.option(word, name, is_flag=True, help=field.description)
-        else:
-            option = click.option(word, name, metavar=metavar, help=field.description, type=str)
-        command = option(command)
-    # Reserved by the contract: said to be so, rather than "no such option".
-    for word in ("--spot", "--bucket"):
-        command = click.option(word, is_flag=word == "--spot", expose_value=False, hidden=True, callback=_reserved)(
-            command
-        )
-    return command
+def job_options(only: Mapping[str, str] | None = None) -> Callable[[F], F]:
+    """Adds a flag for each field of `Settings` that has one; or for the fields of `only`, with their metavars.
+
+    Values stay text: `Settings` checks them all alike.
+    """
+
+    def add(command: F) -> F:
+        for name, field in reversed(Settings.model_fields.items()):
+            extra = cast("dict[str, str | None]", field.json_schema_extra)
+            metavar = extra["metavar"] if only is None else only.get(name)
+            if metavar is None:
+                continue
+            word = f"--{name.replace('_', '-')}"
+            if metavar == "":
+                option = click.option(word, name, is_flag=True, help=field.description)
+            else:
+                option = click.option(word, name, metavar=metavar, help=field.description, type=str)
+            command = option(command)
+        if only is None:
+            # Reserved by the contract: said to be so, rather than "no such option".
+            for word in ("--spot", "--bucket"):
+                reserved = click.option(
+                    word, is_flag=word == "--spot", expose_value=False, hidden=True, callback=_reserved
+                )
+                command = reserved(command)
+        return command
+
+    return add
 
 
 def _reserved(_: click.Context, parameter: click.Parameter, value: object) -> None:

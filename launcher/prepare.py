@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from artifacts.errors import Declined, UsageProblem
 from jobs import environment as trainer
 from jobs.environment import Environment
 from jobs.home import Home
+from launcher import machine
 from launcher.console import ask
 from launcher.request import Request, environment_device, read_request
 from launcher.settings import Settings
@@ -15,18 +17,39 @@ from launcher.settings import Settings
 Say = Callable[[str], None]
 
 
-def prepare(settings: Settings, *, say: Say) -> Request:
-    """The request that the requirement file and the flags make, with what is odd about the file said."""
-    if settings.requirements is None:
-        raise UsageProblem(
-            "What the job needs is not known: there is no requirement file.",
-            why="No --requirements FILE was given, and launch.toml here names none.",
-            next_step="launch dpo --requirements FILE, or `launch demo` for a sample project with one.",
-        )
-    request = read_request(settings)
+def prepare(settings: Settings, home: Home, *, yes: bool, say: Say, note: Say) -> Request:
+    """The request that the requirement file and the flags make; without a file, one that is estimated.
+
+    `say` hears what is going on, `note` what is odd about the file or the model.
+    """
+    if settings.requirements is not None:
+        request = read_request(settings)
+    else:
+        request = _estimated(settings, home, yes=yes, say=say)
     for warning in request.warnings:
-        say(f"warning: {warning}")
+        note(f"warning: {warning}")
     return request
+
+
+def _estimated(settings: Settings, home: Home, *, yes: bool, say: Say) -> Request:
+    missing = [f"--{name}" for name in ("model", "train") if getattr(settings, name) is None]
+    if missing:
+        raise UsageProblem(
+            f"What the job needs is not known: there is no requirement file, and no {' and no '.join(missing)} to "
+            "estimate it from.",
+            next_step="launch dpo --model PATH|ID --train FILE, or --requirements FILE; `launch demo` makes a sample "
+            "project with one.",
+        )
+    from launcher.estimate import estimate_config, estimated_request
+
+    estimate_config(settings)  # a file that is not there is said before an environment is made
+    environment = make_environment(settings, home, estimate_device(settings), yes=yes, say=say)
+    return estimated_request(settings, home, environment, say)
+
+
+def estimate_device(settings: Settings) -> Literal["cuda", "cpu"]:
+    """Which environment a calculator runs in: the one that a job on this machine's GPU would have."""
+    return "cuda" if settings.device != "cpu" and machine.gpus() else "cpu"
 
 
 def environment_for(request: Request, home: Home, *, yes: bool, say: Say) -> Environment:

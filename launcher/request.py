@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal
 
 from artifacts.errors import UsageProblem
@@ -18,6 +17,7 @@ from launcher import machine
 from launcher.planning import plan
 from launcher.settings import Settings, nearest
 from launcher.workload import with_settings
+from train.data_report import DataCheck
 from train.requirement import Requirement
 
 Say = Callable[[str], None]
@@ -25,12 +25,15 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Request:
-    """A workload with absolute paths and flags applied, and what a person must be told of its file."""
+    """A workload with absolute paths and flags applied, and what a person must be told of it.
+
+    `checked` is the data check of these very pairs, where an estimate has made one.
+    """
 
     settings: Settings
     requirement: Requirement
-    file: Path
     warnings: tuple[str, ...]
+    checked: DataCheck | None = None
 
     def with_pairs(self, usable: int) -> Request:
         """The same workload over the pairs that the data check left."""
@@ -46,7 +49,7 @@ def read_request(settings: Settings) -> Request:
     assert settings.requirements is not None
     file = settings.requirements.expanduser().absolute()
     requirement, warnings = read_requirement(file)
-    return Request(settings, with_settings(requirement, settings, file.parent), file, tuple(warnings))
+    return Request(settings, with_settings(requirement, settings, file.parent), tuple(warnings))
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,9 @@ def run_config(
         if (value := getattr(settings, name)) is not None
     }  # fmt: skip
     asked |= {name: value for name in ("learning_rate", "beta") if (value := getattr(schedule, name)) is not None}
+    for name in ("lora_r", "lora_target"):  # as they were estimated, unless told otherwise now
+        if name not in asked and getattr(schedule, name) is not None:
+            asked[name] = getattr(schedule, name)
     execution = Execution()
     if choice is not None:
         option = choice.option

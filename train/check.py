@@ -3,21 +3,23 @@
 
 Writes `output_dir/data.json` (`datacheck/1`) and prints it. Bad data or a tokenizer that is not the model's ends
 with an InputError, which the command line turns into exit code 2. With `--progress`, standard error gets a line
-`{"progress": {"done": PAIRS, "total": PAIRS}}` after each batch.
+`{"progress": {"done": PAIRS, "total": PAIRS, "of": "pairs"}}` after each batch.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
-from train.config import RunConfig
+from train.config import Data, ModelRef, RunConfig, Training
 from train.data_report import DataCheck, DataReport
 from train.errors import DataError, InputError
+from train.hub import fetch_texts
 from train.tokens import load_tokenizer, prepare
 
 __all__ = ["DataCheck", "check", "run"]
@@ -32,9 +34,14 @@ def check(config: RunConfig, progress: Progress = lambda *_: None) -> DataCheck:
     Raises:
         InputError: the tokenizer cannot be used, a line is no pair, or not one pair of a file is usable.
     """
-    tokenizer = load_tokenizer(config.model)
-    max_length = config.training.max_length
-    files = [path for path in (config.data.train, config.data.val) if path]
+    return looked(config.model, config.data, config.training, progress)[0]
+
+
+def looked(model: ModelRef, data: Data, training: Training, progress: Progress) -> tuple[DataCheck, list[int]]:
+    """The check of a model's pairs, and `Prepared.lengths` of the usable training pairs. Raises as `check`."""
+    fetch_texts(model)
+    tokenizer = load_tokenizer(model)
+    files = [path for path in (data.train, data.val) if path]
     total, done = sum(_lines(path) for path in files), 0
 
     def looked_at(pairs: int) -> None:
@@ -42,26 +49,22 @@ def check(config: RunConfig, progress: Progress = lambda *_: None) -> DataCheck:
         done += pairs
         progress(done, total)
 
-    train = prepare(config.data.train, tokenizer, max_length, keep=False, on_pairs=looked_at)
+    length = training.max_length
+    train = prepare(data.train, tokenizer, length, keep=False, on_pairs=looked_at)
     _require_pairs(train.report)
     val: DataReport | None = None
-    if config.data.val is not None:
+    if data.val is not None:
         prompts = train.prompts
-        val = prepare(
-            config.data.val, tokenizer, max_length, train_prompts=prompts, keep=False, on_pairs=looked_at
-        ).report
+        val = prepare(data.val, tokenizer, length, train_prompts=prompts, keep=False, on_pairs=looked_at).report
         _require_pairs(val)
-    return DataCheck.of(train.report, val, config.training.batch_size)
+    return DataCheck.of(train.report, val, training.batch_size), train.lengths
 
 
 def run(config: RunConfig, *, progress: bool = False) -> int:
     """Writes and prints the check; the exit code: 0, or 2 with the reason on standard error."""
-    # This process starts no other, so that the tokenizer's threads are safe here.
-    before = os.environ.get("TOKENIZERS_PARALLELISM", "false")
-    os.environ["TOKENIZERS_PARALLELISM"] = "true"
-    gc.disable()  # some 10^5 lists of numbers, and no cycles: going over them again and again takes a sixth of the time
     try:
-        document = check(config, _say if progress else lambda *_: None).model_dump_json(by_alias=True)
+        with all_cores():
+            document = check(config, say_progress if progress else lambda *_: None).model_dump_json(by_alias=True)
         target = config.output_dir / "data.json"
         beside = target.with_name(f".data.json.tmp-{os.getpid()}")
         try:
@@ -73,15 +76,26 @@ def run(config: RunConfig, *, progress: bool = False) -> int:
     except InputError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    finally:
-        gc.enable()
-        os.environ["TOKENIZERS_PARALLELISM"] = before
     print(document)
     return 0
 
 
-def _say(done: int, total: int) -> None:
-    print(json.dumps({"progress": {"done": done, "total": total}}), file=sys.stderr, flush=True)
+@contextlib.contextmanager
+def all_cores() -> Generator[None]:
+    """Tokenizing in threads: for a process that starts no other meanwhile."""
+    before = os.environ.get("TOKENIZERS_PARALLELISM", "false")
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    gc.disable()  # some 10^5 lists of numbers, and no cycles: going over them again and again takes a sixth of the time
+    try:
+        yield
+    finally:
+        gc.enable()
+        os.environ["TOKENIZERS_PARALLELISM"] = before
+
+
+def say_progress(done: int, total: int, of: str = "pairs") -> None:
+    """A line of progress on standard error, for the program that started this one."""
+    print(json.dumps({"progress": {"done": done, "total": total, "of": of}}), file=sys.stderr, flush=True)
 
 
 def _lines(path: Path) -> int:

@@ -189,7 +189,7 @@ def _write_data_report(config: RunConfig, rows: Any, val_rows: Any) -> None:
     from train.check import DataCheck
     from train.checkpoint import replace_synced
 
-    found = DataCheck(train=rows.report, val=val_rows.report if val_rows else None)
+    found = DataCheck.of(rows.report, val_rows.report if val_rows else None, config.training.batch_size)
     replace_synced(config.output_dir / "data.json", found.model_dump_json(by_alias=True, indent=1).encode())
 
 

@@ -1,114 +1,164 @@
 # pyright: basic, reportMissingImports=false
-"""`python -m train estimate`: what a workload needs of a machine, from a traced step, as `hardware-requirement/1`."""
+"""`python -m train estimate --config FILE`: what a model and its pairs need of a machine, from traced steps.
+
+Prints `estimate/1`. Standard error gets lines of progress (train/check.py), of pairs and then of traces.
+"""
 
 from __future__ import annotations
 
 import math
-import sys
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, PretrainedConfig
 
+from train.check import all_cores, looked, say_progress
+from train.data_report import DataCheck
 from train.errors import InputError
 from train.estimate_config import EstimateConfig
-from train.requirement import Requirement
-from train.trace import Recipe, Shape, Trace, trace_step
-from train.weights import read_json, read_weights
+from train.estimate_document import Comparison, Estimate, Need
+from train.estimate_model import Subject, described, notes, read_subject
+from train.estimate_traces import RECIPES, Work, trace_all
+from train.pairs import count_pairs
+from train.requirement import DataSet, Option, Schedule, TrainerChoice, Workload
+from train.trace import Recipe, Shape, Trace
 
 GIB = 2**30
 CONTEXT_GIB = 0.6
 """Assumed, not measured: the CUDA context and the libraries' workspaces."""
 FRAGMENTATION = 0.05
 """Assumed, not measured: what the caching allocator holds beyond live storage, as a share of it."""
-ENVIRONMENT_GIB = 12.0
-"""Assumed: Python, torch with CUDA, and the image."""
+ENVIRONMENT_GIB, CHECKPOINTS_GIB = 12.0, 2.0
+"""Assumed: Python, torch with CUDA and the image; checkpoints and results."""
+HOST_GIB = 4.0
+"""Assumed: Python, torch and the data of one process, beside the weights on their way to the device."""
 
-RECIPES: tuple[tuple[str, str, Recipe], ...] = (
-    ("16bit-lora", "cuda", Recipe(torch.bfloat16)),
-    ("16bit-lora-checkpointing", "cuda", Recipe(torch.bfloat16, gradient_checkpointing=True)),
-    ("int8-lora-checkpointing", "cuda", Recipe(torch.bfloat16, gradient_checkpointing=True, quantization="int8")),
-    ("nf4-qlora", "cuda", Recipe(torch.bfloat16, quantization="nf4")),
-    ("nf4-qlora-checkpointing", "cuda", Recipe(torch.bfloat16, gradient_checkpointing=True, quantization="nf4")),
-    ("cpu-bf16", "cpu", Recipe(torch.bfloat16)),
-    ("cpu-fp32", "cpu", Recipe(torch.float32)),
-)
+DEVICES = (2, 4, 8)
+SHARED = ("16bit-lora", "16bit-lora-checkpointing", "nf4-qlora-checkpointing")
+"""The recipes that are offered data-parallel, on so many GPUs as divide the batch."""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of a pair, its longer completion counted: the longest, and means over batches padded to their longest."""
+
+    longest: int
+    mean: float
+    mean_square: float
+    said: str
+
+    @classmethod
+    def of(cls, lengths: list[int], pairs: int) -> Lengths:
+        """Of batches of `pairs` drawn at random: the k-th of n lengths is the longest of one with (k/n)^pairs."""
+        ranked, n = sorted(lengths), len(lengths)
+        weights = [((k + 1) / n) ** pairs - (k / n) ** pairs for k in range(n)]
+        mean = sum(weight * size for weight, size in zip(weights, ranked, strict=True))
+        square = sum(weight * size * size for weight, size in zip(weights, ranked, strict=True))
+        return cls(ranked[-1], mean, square, f"the longest of {n:,} pairs, {ranked[-1]:,} tokens")
+
+    @classmethod
+    def all_of(cls, length: int) -> Lengths:
+        return cls(length, length, length**2, f"every pair at {length:,} tokens")
 
 
 def run(asked: EstimateConfig) -> int:
-    """Prints the requirement on stdout and progress on stderr."""
-    config = model_config(Path(asked.model.base))
-    weights = read_weights(Path(asked.model.base))
-    pairs = {name: _lines(path) for name, path in (("train", asked.data.train), ("val", asked.data.val)) if path}
-    options, table, facts = [], [], None
-    for name, device, plain in RECIPES:
-        print(f"tracing {name}", file=sys.stderr)
-        recipe = replace(plain, lora_r=asked.lora_r, lora_target=asked.lora_target)
-        facts = trace_model(config, recipe, Shape(asked.batch_size, asked.max_length))
-        options.append(_option(name, device, recipe, facts, asked))
-        if device == "cuda":
-            for length in asked.lengths:
-                peak = trace_model(config, recipe, Shape(asked.batch_size, length)).peak_bytes
-                table.append({"max_length": length, "option": name, "min_vram_gib": needed_gib(peak)})
-    assert facts is not None
-    adapter = {"adapter": {"path": asked.model.adapter}} if asked.model.adapter else {}
-    data = {"train_path": str(asked.data.train), "train_examples": pairs["train"]}
-    data["train_bytes"] = asked.data.train.stat().st_size
-    if asked.data.val:
-        data |= {"val_path": str(asked.data.val), "val_examples": pairs["val"]}
-    document = {
-        "schema": "hardware-requirement/1",
-        "created_by": "train estimate",
-        "workload": {
-            "model": {
-                "base": {"path": asked.model.base}, **adapter,
-                "architecture": (config.architectures or [None])[0], "parameters": facts.base_parameters,
-                "trainable_parameters": facts.trainable_parameters,
-                "bytes_on_disk": sum(t.nbytes for t in weights.values()) or 2 * facts.base_parameters,
-            },
-            "data": data,
-            "training": {
-                "epochs": asked.epochs, "batch_size": asked.batch_size, "max_length": asked.max_length,
-                "learning_rate": asked.learning_rate, "beta": asked.beta,
-                "steps": max(1, math.ceil(pairs["train"] / asked.batch_size * asked.epochs)),
-            },
-        },
-        "options": options,
-        "fits_table": table,
-    }  # fmt: skip
-    print(Requirement.model_validate(document).model_dump_json(by_alias=True, exclude_none=True, indent=1))
+    """Prints the estimate; exit code 0. Raises InputError with what is wrong, and where."""
+    print(estimate(asked).model_dump_json(by_alias=True))
     return 0
 
 
-def model_config(folder: Path) -> PretrainedConfig:
-    """The configuration in a model folder, or a `config.json` itself. Raises InputError with what is wrong."""
-    file = folder / "config.json" if folder.is_dir() else folder
-    values = read_json(file)
-    kind = values.pop("model_type", None)
-    try:
-        return AutoConfig.for_model(kind, **values)
-    except ValueError as problem:
-        raise InputError(f"{file}: the architecture {kind!r} is not known.", str(problem), "check --model") from problem
+def estimate(asked: EstimateConfig) -> Estimate:
+    """What the model and its pairs need. Raises InputError."""
+    training = asked.training
+    subject = read_subject(asked.model, training)
+    check, sizes = _pairs(asked, subject)
+    ways = _ways(subject, training.micro_batch_size or training.batch_size, training.batch_size)
+    lengths = {
+        way.shape(1).pairs: Lengths.of(sizes, way.shape(1).pairs) if sizes else Lengths.all_of(training.max_length)
+        for way in ways
+    }
+    longest = next(iter(lengths.values())).longest
+    single = [way for way in ways if way.device == "cuda" and way.gpus == 1]
+    work: list[Work] = [(way.recipe, way.shape(longest)) for way in ways]
+    work += [(way.recipe, way.shape(length)) for way in single for length in asked.lengths]
+    traces = trace_all(subject.config, work, lambda done, total: say_progress(done, total, "traces"))
+    found = [(way, traces[way.recipe, way.shape(longest)]) for way in ways]
+    first = found[0][1]
+    trainable = first.trainable_parameters
+    model = described(subject, first.base_parameters, trainable)
+    workload = None
+    if asked.data is not None:
+        steps = max(1, math.ceil(training.epochs * math.ceil((len(sizes) or _count(asked)) / training.batch_size)))
+        schedule = Schedule(
+            epochs=training.epochs, batch_size=training.batch_size, max_length=training.max_length,
+            learning_rate=training.learning_rate, beta=training.beta, steps=steps,
+            lora_r=None if subject.adapter else subject.lora_r,
+            lora_target=None if subject.adapter else subject.lora_target,
+        )  # fmt: skip
+        workload = Workload(model=model, data=_data_set(asked, len(sizes)), training=schedule)
+    return Estimate(
+        model=model,
+        parameters=first.base_parameters + trainable,
+        trainable_parameters=trainable,
+        batch_size=training.batch_size,
+        at_once=training.micro_batch_size or training.batch_size,
+        max_length=training.max_length,
+        longest=longest,
+        lora_r=subject.lora_r,
+        lora_target=subject.lora_target,
+        notes=tuple(notes(subject, first.base_parameters, trainable)),
+        options=tuple(_option(way, trace, lengths[way.pairs], training.batch_size) for way, trace in found),
+        comparison=_comparisons(single),
+        needs=tuple(_needs(single, asked.lengths, traces)),
+        data=check,
+        workload=workload,
+    )
 
 
-def trace_model(config: PretrainedConfig, recipe: Recipe, shape: Shape) -> Trace:
-    """The trace of the whole model: of 2 and of 3 layers, and a straight line on from there, since layers are alike."""
-    layers = config.num_hidden_layers
-    if layers <= 3:
-        return trace_step(_of_layers(config, layers), recipe, shape)
-    two, three = (trace_step(_of_layers(config, count), recipe, shape) for count in (2, 3))
-    on = {name: value + (layers - 2) * (getattr(three, name) - value) for name, value in vars(two).items()}
-    return Trace(**on)
+def _pairs(asked: EstimateConfig, subject: Subject) -> tuple[DataCheck | None, list[int]]:
+    """The data check and the tokens of each usable pair; nothing where there are no pairs or no tokenizer."""
+    if asked.data is None or subject.bare:
+        return None, []
+    with all_cores():
+        return looked(asked.model, asked.data, asked.training, say_progress)
 
 
-def _of_layers(config: PretrainedConfig, layers: int) -> PretrainedConfig:
-    values: dict[str, Any] = config.to_dict()
-    if values.get("layer_types"):
-        values["layer_types"] = values["layer_types"][:layers]
-    return type(config).from_dict(values | {"num_hidden_layers": layers})
+@dataclass(frozen=True)
+class _Way:
+    """A recipe on so many devices, each with `pairs` pairs at once."""
+
+    name: str
+    device: str
+    gpus: int
+    recipe: Recipe
+    pairs: int
+
+    def shape(self, length: int) -> Shape:
+        return Shape(self.pairs, length)
+
+
+def _ways(subject: Subject, at_once: int, batch_size: int) -> list[_Way]:
+    found: list[_Way] = []
+    for name, (device, plain) in RECIPES.items():
+        if subject.quantization not in (None, plain.quantization):
+            continue  # weights that lie there in 4 bits are loaded in 4 bits
+        recipe = replace(
+            plain,
+            lora_r=subject.lora_r,
+            lora_target=subject.lora_target,
+            own_adapter=subject.adapter is not None,
+        )
+        found.append(_Way(name, device, int(device == "cuda"), recipe, at_once))
+        if name in SHARED:
+            found += [
+                _Way(f"{name}-x{gpus}", device, gpus, recipe, min(at_once, batch_size // gpus))
+                for gpus in DEVICES
+                if batch_size % gpus == 0
+            ]
+    return found
 
 
 def needed_gib(peak_bytes: int) -> float:
@@ -116,36 +166,91 @@ def needed_gib(peak_bytes: int) -> float:
     return round(peak_bytes / GIB * (1 + FRAGMENTATION) + CONTEXT_GIB, 2)
 
 
-def _option(name: str, device: str, recipe: Recipe, trace: Trace, asked: EstimateConfig) -> dict[str, Any]:
-    dtype = recipe.dtype
+def _option(way: _Way, trace: Trace, lengths: Lengths, batch_size: int) -> Option:
+    """`flop_per_step` is for pairs of the mean length; the memory is for the longest of them."""
+    dtype, cuda = way.recipe.dtype, way.device == "cuda"
+    # Data-parallel training gathers the gradients of all processes in buckets of their size.
+    buckets = 4 * trace.trainable_parameters if way.gpus > 1 else 0
+    traced = trace.peak_bytes + buckets
     weights_gib = trace.base_parameters * dtype.itemsize / GIB
-    cuda = device == "cuda"
-    precision = "fp32" if dtype == torch.float32 else "16bit" if cuda else "bf16"
-    return {
-        "name": name, "device": device, "gpus": int(cuda),
-        "min_vram_gib": needed_gib(trace.peak_bytes) if cuda else 0,
-        "min_ram_gib": round((weights_gib if cuda else trace.peak_bytes / GIB * (1 + FRAGMENTATION)) + 4, 1),
-        "min_disk_gib": round(trace.base_parameters * 2 / GIB + ENVIRONMENT_GIB + 2, 1),
-        "flop_per_step": trace.flop + trace.forward_flop,
-        "basis": {
-            "memory": f"one step traced on fake tensors, every pair at {asked.max_length} tokens",
+    linear = trace.flop + trace.forward_flop - trace.attention_flop
+    whole = lengths.longest
+    flop = linear * lengths.mean / whole + trace.attention_flop * lengths.mean_square / whole**2
+    ram = weights_gib + HOST_GIB * way.gpus if cuda else traced / GIB * (1 + FRAGMENTATION) + HOST_GIB
+    return Option(
+        name=way.name,
+        device="cuda" if cuda else "cpu",
+        gpus=way.gpus,
+        min_vram_gib=needed_gib(traced) if cuda else 0,
+        min_ram_gib=round(ram, 1),
+        min_disk_gib=round(trace.base_parameters * 2 / GIB + ENVIRONMENT_GIB + CHECKPOINTS_GIB, 1),
+        flop_per_step=flop * batch_size / way.pairs,
+        basis={
+            "memory": f"one step of {way.pairs} pair{'s' * (way.pairs > 1)} a device, traced on fake tensors: "
+            f"{lengths.said}",
             "traced_bytes": trace.peak_bytes,
-            "extrapolated": "from 2 and 3 layers; equal to the full trace (tests/train/test_trace.py)",
-            "flop_per_step": "counted in the trace: the policy's step and the reference's forward",
+            **({"gradient_buckets_bytes": buckets} if buckets else {}),
+            "layers": "2 and 3 were traced; the rest is their difference, layer for layer",
             "allowance": {"context_gib": CONTEXT_GIB if cuda else 0, "fragmentation": FRAGMENTATION, "measured": False},
-            "disk_gib": {"environment": ENVIRONMENT_GIB, "checkpoints": 2},
+            "ram_gib": {"weights": round(weights_gib, 2), "a_process": HOST_GIB, "measured": False},
+            "disk_gib": {"environment": ENVIRONMENT_GIB, "checkpoints": CHECKPOINTS_GIB, "measured": False},
+            "flop_per_step": f"counted in the trace, reference's forward included; {lengths.mean:,.0f} tokens a pair "
+            "in the mean, padded",
             "versions": {each: version(each) for each in ("torch", "trl", "transformers", "peft")},
         },
-        "trainer": {
-            "precision": precision, "quantization": recipe.quantization,
-            "gradient_checkpointing": recipe.gradient_checkpointing,
-        },
+        trainer=TrainerChoice(
+            precision="fp32" if dtype == torch.float32 else "16bit" if cuda else "bf16",
+            quantization=way.recipe.quantization,
+            gradient_checkpointing=way.recipe.gradient_checkpointing,
+        ),
+    )
+
+
+def _comparisons(single: list[_Way]) -> tuple[Comparison, ...]:
+    """A second whole model as the reference: what `ref_model=` of a trainer amounts to."""
+    return tuple(
+        Comparison(name=_doubled(way), why="The reference is Stage A, which is in memory once already.")
+        for way in single
+        if way.recipe.quantization is None
+    )
+
+
+def _doubled(way: _Way) -> str:
+    return "two 16bit models" + (", checkpointing" if way.recipe.gradient_checkpointing else "")
+
+
+def _needs(single: list[_Way], lengths: tuple[int, ...], traces: dict[Work, Trace]) -> Iterator[Need]:
+    for way in single:
+        for length in sorted({*lengths}):
+            trace = traces[way.recipe, way.shape(length)]
+            yield Need(option=way.name, max_length=length, min_vram_gib=needed_gib(trace.peak_bytes))
+            if way.recipe.quantization is None:
+                peak = trace.peak_bytes + 2 * trace.base_parameters
+                yield Need(option=_doubled(way), max_length=length, min_vram_gib=needed_gib(peak))
+
+
+def _data_set(asked: EstimateConfig, usable: int) -> DataSet:
+    assert asked.data is not None
+    train, val = asked.data.train, asked.data.val
+    found: dict[str, Any] = {
+        "train_path": str(train), "train_examples": usable or _count(asked), "train_bytes": _size(train),
     }  # fmt: skip
+    if val is not None:
+        found |= {"val_path": str(val), "val_examples": count_pairs(val), "val_bytes": _size(val)}
+    return DataSet(**found)
 
 
-def _lines(path: Path) -> int:
+def _count(asked: EstimateConfig) -> int:
+    assert asked.data is not None
+    _size(asked.data.train)
+    pairs = count_pairs(asked.data.train)
+    if not pairs:
+        raise InputError(f"{asked.data.train}: there are no pairs in it.", next_step="name the pairs with --train.")
+    return pairs
+
+
+def _size(path: Path) -> int:
     try:
-        with path.open("rb") as file:
-            return sum(1 for line in file if line.strip())
+        return path.stat().st_size
     except OSError as problem:
-        raise InputError(f"{path} cannot be read", str(problem), "check the path of the data") from problem
+        raise InputError(f"{path} cannot be read.", str(problem), "name the pairs with --train FILE.") from problem

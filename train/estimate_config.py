@@ -1,25 +1,25 @@
-"""`estimate/1`: what the calculator is asked. Pydantic only."""
+"""`estimaterun/1`: what the calculator is asked. Pydantic only."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import ConfigDict, Field, PositiveInt
 
-from train.config import Data, Frozen, ModelRef
+from train.config import Data, Frozen, ModelRef, Training
 
 
 class EstimateConfig(Frozen):
-    """A model, its data and a schedule. `lengths` are the max_lengths of the table of what fits."""
+    """A model, its pairs and a schedule.
 
-    schema_: Literal["estimate/1"] = Field(default="estimate/1", alias="schema")
+    `model.base` may be a bare `config.json`, a model without weights. Without `data` the lengths of pairs are not
+    known, and there is no workload to write down. `lengths` are the max_lengths of the table of what fits.
+    """
+
+    schema_: Literal["estimaterun/1"] = Field(default="estimaterun/1", alias="schema")
     model: ModelRef
-    data: Data
-    max_length: PositiveInt = 1024
-    batch_size: PositiveInt = 1
-    epochs: float = Field(default=1, gt=0, allow_inf_nan=False)
-    learning_rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    beta: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    lora_r: PositiveInt = 16
-    lora_target: tuple[str, ...] = ("q_proj", "v_proj")
+    data: Data | None = None
+    training: Training = Training()
     lengths: tuple[PositiveInt, ...] = (512, 1024, 2048, 4096)
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)

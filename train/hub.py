@@ -42,14 +42,13 @@ def fetched(ref: ModelRef) -> ModelRef:
     return local
 
 
-def fetch_tokenizer(ref: ModelRef) -> None:
-    """Brings the tokenizer and the configuration of a base on the hub into the client's cache, and no weights.
+def fetch_texts(ref: ModelRef) -> Path:
+    """The folder of a base's configuration and tokenizer; of one on the hub these are brought here, and no weights.
 
     Raises:
         InputError: the hub does not give them.
     """
-    if not Path(ref.base).is_dir():
-        _download(ref, _TEXTS, [INDEX])
+    return Path(ref.base) if Path(ref.base).is_dir() else _download(ref, _TEXTS, [INDEX])
 
 
 def _download(ref: ModelRef, wanted: list[str], unwanted: list[str]) -> Path:

@@ -53,7 +53,7 @@ class Model(Part):
     base: Source
     adapter: Adapter | None = None
     architecture: str | None = None
-    parameters: int | None = Field(default=None, gt=0)
+    parameters: int | None = Field(default=None, gt=0, description="of the base")
     bytes_on_disk: int | None = Field(default=None, ge=0)
 
 
@@ -73,6 +73,8 @@ class Schedule(Part):
     learning_rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     beta: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     steps: int | None = Field(default=None, gt=0)
+    lora_r: int | None = Field(default=None, gt=0, description="rank of a new adapter, for a model without one")
+    lora_target: tuple[str, ...] | None = Field(default=None, description="modules of a new adapter")
 
 
 class Workload(Part):
@@ -110,11 +112,24 @@ class Option(Part):
         return self
 
 
+class Measured(Part):
+    """How fast the machine on which the file was made trains: `step_overhead_s` + FLOPs / `flop_per_s` a step."""
+
+    machine: str
+    device: Literal["cuda", "cpu"]
+    name: str
+    precision: Precision
+    flop_per_s: Positive
+    step_overhead_s: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    measured_at: str
+
+
 class Requirement(Part):
     schema_: Literal["hardware-requirement/1"] = Field(alias="schema")
     created_by: str | None = None
     workload: Workload
     options: tuple[Option, ...] = Field(min_length=1)
+    measured: tuple[Measured, ...] = ()
 
 
 def unknown_keys(part: BaseModel, at: str = "") -> list[str]:

@@ -34,10 +34,14 @@ BATCH_CHARACTERS = 4_000_000
 
 @dataclass(frozen=True)
 class Prepared:
-    """Usable pairs in the order of the file, the line of each, and digests of their prompts."""
+    """Usable pairs in the order of the file, the line of each, and digests of their prompts.
+
+    `lengths` are tokens of prompt and longer completion of each, as cut.
+    """
 
     rows: list[Row]
     lines: list[int]
+    lengths: list[int]
     prompts: frozenset[bytes]
     report: DataReport
 
@@ -123,7 +127,13 @@ def prepare(
         length_bias=tally.length_bias(),
         trained=tally.trained(),
     )
-    return Prepared(rows=tally.rows, lines=tally.lines, prompts=frozenset(tally.prompts), report=report.judged())
+    return Prepared(
+        rows=tally.rows,
+        lines=tally.lines,
+        lengths=tally.cut_lengths,
+        prompts=frozenset(tally.prompts),
+        report=report.judged(),
+    )
 
 
 @dataclass
@@ -140,6 +150,7 @@ class _Tally:
     differences: list[int] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)
+    cut_lengths: list[int] = field(default_factory=list)
     prompts: list[bytes] = field(default_factory=list)
     left_out: dict[Reason, list[int]] = field(default_factory=lambda: defaultdict(list))
     truncated_pairs: int = 0
@@ -192,6 +203,7 @@ class _Tally:
         self._compare(pair)
         self.usable += 1
         self.lines.append(pair.line)
+        self.cut_lengths.append(min(sizes[3], max_length))
         chosen, rejected = chosen[:room], rejected[:room]
         self.differences.append(len(chosen) - len(rejected))
         self.prompt_tokens += len(prompt)

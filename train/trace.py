@@ -42,23 +42,31 @@ class Shape:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the step runs: the model's dtype, autocast to it where it is not fp32, its weights, and checkpointing."""
+    """How the step runs: the model's dtype, autocast to it where it is not fp32, its weights, and checkpointing.
+
+    `own_adapter`: Stage A is base and adapter, so that a frozen copy of the adapter is there as the reference.
+    """
 
     dtype: torch.dtype
     gradient_checkpointing: bool = False
     quantization: Literal["nf4", "int8"] | None = None
     lora_r: int = 16
     lora_target: tuple[str, ...] = ("q_proj", "v_proj")
+    own_adapter: bool = False
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Bytes of live storage before the step and at its peak, FLOPs of the step and of its forward, the parameters."""
+    """Bytes of live storage before the step and at its peak, FLOPs of the step and of its forward, the parameters.
+
+    `attention_flop` is attention's part of both together, which grows with the square of the length.
+    """
 
     resident_bytes: int
     peak_bytes: int
     flop: int
     forward_flop: int
+    attention_flop: int
     base_parameters: int
     trainable_parameters: int
 
@@ -127,12 +135,14 @@ def trace_step(config: PretrainedConfig, recipe: Recipe, shape: Shape) -> Trace:
         resident = meter.live
         with meter:
             step(model, trainable, batch, recipe, after_forward=meter.mark)
-    attention = attention_flop(config, 2 * shape.pairs, shape.length)
+    product = attention_flop(config, 2 * shape.pairs, shape.length)
+    products = 9 if recipe.gradient_checkpointing else 7
     return Trace(
         resident_bytes=resident,
         peak_bytes=meter.peak,
-        flop=meter.flop + attention * (9 if recipe.gradient_checkpointing else 7),
-        forward_flop=meter.forward_flop + attention * 2,
+        flop=meter.flop + product * products,
+        forward_flop=meter.forward_flop + product * 2,
+        attention_flop=product * (products + 2),
         base_parameters=sum(count_of(p) for name, p in model.named_parameters() if ".lora_" not in name),
         trainable_parameters=sum(parameter.numel() for parameter in trainable),
     )
@@ -178,13 +188,15 @@ def policy(config: PretrainedConfig, recipe: Recipe, attention: str = ATTENTION)
                 f"No module of the model is called {' or '.join(recipe.lora_target)}.", f"It has: {names}.",
                 "name others with lora_target",
             ) from problem  # fmt: skip
+        if recipe.own_adapter:
+            model.add_adapter("ref", lora)
         if recipe.quantization is not None:
             quantize(model, recipe.quantization)
     for parameter in trainable_of(model):
         parameter.data = parameter.data.float()
     if recipe.gradient_checkpointing:
         model.enable_input_require_grads()
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     model.train()
     return model
 

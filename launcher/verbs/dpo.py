@@ -13,7 +13,7 @@ from launcher.options import job_options, load_settings
 
 
 @click.command(name="dpo")
-@job_options
+@job_options()
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.option("--detach", is_flag=True, help="Start the job and return; it does not need this terminal.")
 @click.option("--dry-run", is_flag=True, help="Stop before the question: nothing is recorded or started.")
@@ -46,7 +46,7 @@ def dpo_command(yes: bool, detach: bool, dry_run: bool, force: bool, as_json: bo
     out = check_folders(settings.out, home)
     refuse_what_cannot_be_rented(settings)
     odd: list[str] = []  # said after the line about money
-    request = prepare(settings, say=odd.append)
+    request = prepare(settings, home, yes=yes, say=say, note=odd.append)
     offers = find_offers(settings, home, odd.append)
     line = no_budget_line(settings, Market(request, offers, store.rates()).plan().budget_needed_usd)
     for said in ([line] if line else []) + odd:

@@ -20,10 +20,10 @@ def plan_command() -> None:
 
 
 @plan_command.command(name="dpo")
-@job_options
+@job_options()
 @click.option("--all", "everything", is_flag=True, help="Every offer, not the best 12.")
 @click.option("--json", "as_json", is_flag=True, help="One plan/1 document.")
-@click.option("--yes", is_flag=True, help="Make the trainer's environment without asking, to measure this machine.")
+@click.option("--yes", is_flag=True, help="Make the trainer's environment without asking.")
 def plan_dpo(everything: bool, as_json: bool, yes: bool, **flags: Any) -> int:
     """Price every way to run DPO."""
     import os
@@ -44,7 +44,7 @@ def plan_dpo(everything: bool, as_json: bool, yes: bool, **flags: Any) -> int:
     memory = _memory_only(settings)
     if memory is not None:
         return _memory_plan(memory, settings, home, as_json=as_json)
-    request = prepare(settings, say=say)
+    request = prepare(settings, home, yes=yes, say=say, note=say)
     environment = environment_if_ready(request, home, make=yes, say=say)
     gpu = environment_device(request, home) == "cuda"
     rates = known_rates(home, Store.open(home), environment, gpu=gpu, say=say)

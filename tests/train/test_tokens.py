@@ -266,7 +266,7 @@ def test_progress_ends_at_the_last_pair_of_both_files(tmp_path: Path, model: Pat
     said = capsys.readouterr()
     total = len(strings()) + 3
     lines = [json.loads(line)["progress"] for line in said.err.splitlines()]
-    assert lines == [{"done": len(strings()), "total": total}, {"done": total, "total": total}]
+    assert lines == [{"done": done, "total": total, "of": "pairs"} for done in (len(strings()), total)]
     assert json.loads(said.out)["step"]["batch_size"] == 1
 
 

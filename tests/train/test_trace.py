@@ -9,7 +9,7 @@ import torch
 
 from tests.bench.trace_accuracy import MODELS, RECIPES, row
 from train.errors import InputError
-from train.estimate import trace_model
+from train.estimate_traces import trace_model
 from train.trace import Recipe, Shape, trace_step
 
 SMALL = Shape(1, 256)

@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-import pty
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
-import pytest
-
-from jobs.environment import Environment
-from launcher import data_check
 from launcher.data_view import WIDTH, lines
 
 HUGE = 10**9
@@ -71,44 +61,3 @@ def test_numbers_of_any_size_stay_within_the_columns() -> None:
 def test_a_report_of_nothing_usable_has_no_step_and_no_bias() -> None:
     bare = document(usable=0, length_bias=None, trained=None, refused="all of it") | {"step": None, "val": None}
     assert not any("length:" in line or "a step of" in line for line in lines(bare))
-
-
-@pytest.fixture
-def child(tmp_path: Path) -> Environment:
-    """An interpreter whose `train` says progress, another line, and a document."""
-    package = tmp_path / "child" / "train"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    (package / "__main__.py").write_text(
-        "import sys\n"
-        "assert '--progress' in sys.argv\n"
-        "for n in (3, 9):\n"
-        '    print(\'{"progress": {"done": %d, "total": 9}}\' % n, file=sys.stderr)\n'
-        "print('a library speaks', file=sys.stderr)\n"
-        "print('x' * 200_000)\n"
-    )
-    return Environment(Path(sys.executable), tmp_path / "child", "none")
-
-
-def test_progress_is_no_message(child: Environment, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert data_check._run(child, tmp_path) == (0, "a library speaks")
-    assert (tmp_path / "stdout").stat().st_size == 200_001
-    assert capfd.readouterr() == ("", "")
-
-
-def test_a_terminal_gets_a_bar(child: Environment, tmp_path: Path) -> None:
-    code = (
-        "import json, sys; from pathlib import Path; from jobs.environment import Environment;"
-        "from launcher import data_check; p = Path(sys.argv[1]);"
-        "print(json.dumps(data_check._run(Environment(Path(sys.executable), p / 'child', ''), p)))"
-    )
-    ours, theirs = pty.openpty()
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, stderr=theirs, text=True, check=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "TERM": "xterm"},
-    )  # fmt: skip
-    shown = os.read(ours, 1 << 16).decode()
-    os.close(ours)
-    os.close(theirs)
-    assert json.loads(done.stdout) == [0, "a library speaks"]
-    assert "9/9" in shown

@@ -1,0 +1,69 @@
+# pyright: basic, reportMissingImports=false
+"""The recipes that are traced, and their traces of a whole model, on as many processes as there are cores."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import Any
+
+import torch
+from transformers import PretrainedConfig
+
+from train.trace import Recipe, Shape, Trace, trace_step
+
+RECIPES: Mapping[str, tuple[str, Recipe]] = {
+    "16bit-lora": ("cuda", Recipe(torch.bfloat16)),
+    "16bit-lora-checkpointing": ("cuda", Recipe(torch.bfloat16, gradient_checkpointing=True)),
+    "int8-lora-checkpointing": ("cuda", Recipe(torch.bfloat16, gradient_checkpointing=True, quantization="int8")),
+    "nf4-qlora": ("cuda", Recipe(torch.bfloat16, quantization="nf4")),
+    "nf4-qlora-checkpointing": ("cuda", Recipe(torch.bfloat16, gradient_checkpointing=True, quantization="nf4")),
+    "cpu-bf16": ("cpu", Recipe(torch.bfloat16)),
+    "cpu-fp32": ("cpu", Recipe(torch.float32)),
+}
+
+Work = tuple[Recipe, Shape]
+
+
+def trace_all(
+    config: PretrainedConfig, work: Iterable[Work], progress: Callable[[int, int], None] = lambda *_: None
+) -> dict[Work, Trace]:
+    """The trace of each recipe at each shape; `progress` hears how many of how many are done.
+
+    Raises:
+        InputError: the adapter's modules are none of the model's.
+    """
+    wanted = list(dict.fromkeys(work))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found = {wanted[0]: trace_model(config, *wanted[0])}  # a model that cannot be made says so here, and once
+    progress(1, len(wanted))
+    # A fork has what was imported, which is most of the time; no thread of torch's has been started yet.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    with ProcessPoolExecutor(
+        min(cores, len(wanted)), context, initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        futures = {pool.submit(trace_model, config, *each): each for each in wanted[1:]}
+        for done, future in enumerate(as_completed(futures), start=2):
+            found[futures[future]] = future.result()
+            progress(done, len(wanted))
+    return found
+
+
+def trace_model(config: PretrainedConfig, recipe: Recipe, shape: Shape) -> Trace:
+    """The trace of the whole model: of 2 and of 3 layers, and a straight line on from there, since layers are alike."""
+    layers = config.num_hidden_layers
+    if layers <= 3:
+        return trace_step(_of_layers(config, layers), recipe, shape)
+    two, three = (trace_step(_of_layers(config, count), recipe, shape) for count in (2, 3))
+    on = {name: value + (layers - 2) * (getattr(three, name) - value) for name, value in vars(two).items()}
+    return Trace(**on)
+
+
+def _of_layers(config: PretrainedConfig, layers: int) -> PretrainedConfig:
+    values: dict[str, Any] = config.to_dict()
+    if values.get("layer_types"):
+        values["layer_types"] = values["layer_types"][:layers]
+    return type(config).from_dict(values | {"num_hidden_layers": layers})
