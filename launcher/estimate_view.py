@@ -63,17 +63,17 @@ def _card(gib: float) -> str:
 
 
 def _verdict(found: Estimate) -> Iterator[str]:
-    """What the two smallest cards that do anything can do."""
+    """How long the pairs may be on each size of card, as far as a larger one does better."""
     options = {option.name for option in found.options}
     needs = [need for need in found.needs if need.option in options]
-    told = 0
+    reached = 0
     for size, example in CARDS.items():
         held = [need for need in needs if need.min_vram_gib <= gpus.smallest_usable(size)]
-        if held and told < 2:
-            longest = max(held, key=lambda need: (need.max_length, -need.min_vram_gib))
+        longest = max(held, key=lambda need: (need.max_length, -need.min_vram_gib), default=None)
+        if longest is not None and longest.max_length > reached:
             yield f"{size} GB ({example}) trains it whole up to {longest.max_length:,} tokens: {longest.option}"
-            told += 1
-    if not told:
+            reached = longest.max_length
+    if not reached:
         yield "No single card holds a step of this model."
     if found.comparison:
         yield from _wrapped(f"Two models are no option. {found.comparison[0].why}")

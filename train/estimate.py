@@ -216,7 +216,7 @@ def _comparisons(single: list[_Way]) -> tuple[Comparison, ...]:
 
 
 def _doubled(way: _Way) -> str:
-    return "two 16bit models" + (", checkpointing" if way.recipe.gradient_checkpointing else "")
+    return "two models" + (", checkpointing" if way.recipe.gradient_checkpointing else "")
 
 
 def _needs(single: list[_Way], lengths: tuple[int, ...], traces: dict[Work, Trace]) -> Iterator[Need]:

@@ -123,7 +123,7 @@ def _unreachable(ref: ModelRef, problem: BaseException) -> NoReturn:
         ) from problem
     raise InputError(
         f"The model hub at {_endpoint()} did not give {_named(ref)}.",
-        _first_line(problem),
+        f"{_first_line(problem)}. No folder here has that name.",
         "check the network and run the command again, or name a folder: --base FOLDER",
     ) from problem
 

@@ -29,6 +29,7 @@ PADDED = 9
 RECIPES = {
     "r=16 on q, v": Recipe(torch.bfloat16),
     "r=16 on q, v, checkpointing": Recipe(torch.bfloat16, gradient_checkpointing=True),
+    "Stage A's r=16 on q, v": Recipe(torch.bfloat16, own_adapter=True),
     "r=64 on all linear, fp32": Recipe(
         torch.float32,
         lora_r=64,
