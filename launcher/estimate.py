@@ -83,6 +83,14 @@ def estimate(settings: Settings, home: Home, environment: Environment, say: Say)
     return Kept(found, file)
 
 
+def check_output(file: Path) -> None:
+    """Raises UsageProblem where `file` cannot be written, before anything takes time."""
+    folder = file.parent
+    if file.is_dir() or not (folder.is_dir() and os.access(folder, os.W_OK)):
+        why = "It is a folder." if file.is_dir() else f"{folder} is no folder that can be written to."
+        raise UsageProblem(f"{file} cannot be written.", why=why, next_step="name another: -o FILE.")
+
+
 def write_requirement(estimate: Estimate, rates: Sequence[Rate], file: Path) -> None:
     """The requirement file of an estimate, with what this machine was measured at.
 
@@ -97,6 +105,7 @@ def write_requirement(estimate: Estimate, rates: Sequence[Rate], file: Path) -> 
     )
     requirement = estimate.requirement(measured)
     assert requirement is not None, "there are pairs"
+    check_output(file)
     beside = file.with_name(f".{file.name}.tmp-{os.getpid()}")
     try:
         beside.write_text(requirement.model_dump_json(by_alias=True, exclude_none=True, indent=1) + "\n", "utf-8")

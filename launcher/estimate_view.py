@@ -43,10 +43,9 @@ def _table(found: Estimate) -> Iterator[str]:
     compared = {each.name for each in found.comparison}
     names.sort(key=lambda name: (name in compared, by[name, lengths[0]].min_vram_gib))
     width = max(map(len, names))
-    yield "GPU memory in GiB, and the smallest card that has it, by the tokens of a pair"
-    yield f"({_pairs(found.at_once)} at once)"
+    yield f"GPU memory in GiB and the smallest card for it, by tokens a pair ({found.at_once} at once)"
     yield f"{'':<{width}}" + "".join(f"{f'{length:,}':>13}" for length in lengths)
-    for name in names:
+    for name in names:  # as the plan calls them; ckpt is gradient checkpointing
         yield f"{name:<{width}}" + "".join(f"{_cell(by[name, length]):>13}" for length in lengths)
 
 
@@ -76,7 +75,7 @@ def _verdict(found: Estimate) -> Iterator[str]:
     if not reached:
         yield "No single card holds a step of this model."
     if found.comparison:
-        yield from _wrapped(f"Two models are no option. {found.comparison[0].why}")
+        yield from _wrapped(f"Two models are no option: {found.comparison[0].why}")
 
 
 def _basis(found: Estimate) -> str:
@@ -87,7 +86,7 @@ def _basis(found: Estimate) -> str:
         f"{allowance['fragmentation']:.0%} for fragmentation and {allowance['context_gib']:g} GiB for the CUDA context"
     )
     return (
-        f"The longest pair has {found.longest:,} tokens. A step of {_pairs(found.batch_size)} is "
-        f"{option.flop_per_step or 0:.3g} FLOPs ({option.name}). Traced on fake tensors with {versions}; added are "
-        f"{added}, both assumed."
+        f"ckpt: with gradient checkpointing. The longest pair has {found.longest:,} tokens. A step of "
+        f"{_pairs(found.batch_size)} is {option.flop_per_step or 0:.3g} FLOPs ({option.name}). Traced on fake tensors "
+        f"with {versions}; added are {added}, both assumed."
     )

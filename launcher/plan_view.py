@@ -35,12 +35,12 @@ WORDS = {
 
 SHORT = {
     "vram": "GPU memory too small",
-    "ram": "too little memory",
+    "ram": "too little RAM",
     "disk": "too little disk",
     "gpus": "too few GPUs",
     "backend": "not rented yet",
     "spot": "not used yet",
-    "budget": "above the budget",
+    "budget": "over budget",
     "within": "too slow",
     "no_flops": "hours unknown",
     "unmeasured": "not measured",
@@ -136,7 +136,7 @@ def table(plan: Plan, *, everything: bool = False) -> list[str]:
 
 def _cells(priced: PricedOffer, *, chosen: bool, everything: bool) -> tuple[str, ...]:
     offer = priced.offer
-    card = f"{offer.gpus} x {offer.gpu}" if offer.gpus > 1 else offer.gpu or "CPU"
+    card = f"{offer.gpus}x{offer.gpu}" if offer.gpus > 1 else offer.gpu or "CPU"
     region = f" {offer.region}" if everything and offer.region else ""
     hourly = f" {money(offer.price_per_hour)}/h" if offer.price_per_hour else ""
     gaps = priced.why_not if everything else nearest_gaps(priced)
@@ -145,7 +145,9 @@ def _cells(priced: PricedOffer, *, chosen: bool, everything: bool) -> tuple[str,
         f"{offer.cloud} {card}{region}{hourly}{' spot' if offer.spot else ''}",
         priced.option.name,
         f"{priced.steps:,}" if priced.steps else "?",
-        "?" if priced.hours_expected is None else f"{priced.hours_expected:,.1f}",
+        "?"
+        if priced.hours_expected is None
+        else f"{priced.hours_expected:,.{1 if priced.hours_expected < 100 else 0}f}",
         money(priced.cost_expected),
         "fits" if priced.fits else "; ".join(words(gap, WORDS if everything else SHORT) for gap in gaps),
     )
@@ -192,7 +194,7 @@ def hours_bought(plan: Plan) -> list[str]:
     lines = [f"{'where':<34} {'$/h':>8} {'hours for ' + money(plan.budget_usd) if plan.budget_usd else '':>16}"]
     for priced in rows_of(plan, everything=False):
         offer = priced.offer
-        card = f"{offer.gpus} x {offer.gpu}" if offer.gpus > 1 else offer.gpu or "CPU"
+        card = f"{offer.gpus}x{offer.gpu}" if offer.gpus > 1 else offer.gpu or "CPU"
         bought = "" if priced.hours_affordable is None else f"{priced.hours_affordable:,.1f}"
         state = "" if priced.fits else "; ".join(words(gap) for gap in nearest_gaps(priced))
         lines.append(f"{f'{offer.cloud} {card}':<34} {money(offer.price_per_hour):>8} {bought:>16}  {state}".rstrip())

@@ -203,12 +203,12 @@ def _ranking(most_steps: bool) -> Callable[[PricedOffer], tuple[object, ...]]:
         offer = priced.offer
         return (
             max(far, default=0),
+            len(far),
             -priced.steps if most_steps else 0,
             cost,
             priced.option.device == "cpu",  # at the same cost a GPU is the sooner one, measured or not
             hours,
             -priced.option.min_vram_gib,  # of two ways that fit one GPU, the one that gives up less precision
-            len(far),
             priced.option.name,
             *(offer.cloud, offer.instance_type, offer.region or "", offer.price_per_hour, offer.spot),
         )

@@ -37,7 +37,7 @@ HOST_GIB = 4.0
 """Assumed: Python, torch and the data of one process, beside the weights on their way to the device."""
 
 DEVICES = (2, 4, 8)
-SHARED = ("16bit-lora", "16bit-lora-checkpointing", "nf4-qlora-checkpointing")
+SHARED = ("16bit-lora", "16bit-lora-ckpt", "nf4-qlora-ckpt")
 """The recipes that are offered data-parallel, on so many GPUs as divide the batch."""
 
 
@@ -209,14 +209,14 @@ def _option(way: _Way, trace: Trace, lengths: Lengths, batch_size: int) -> Optio
 def _comparisons(single: list[_Way]) -> tuple[Comparison, ...]:
     """A second whole model as the reference: what `ref_model=` of a trainer amounts to."""
     return tuple(
-        Comparison(name=_doubled(way), why="The reference is Stage A, which is in memory once already.")
+        Comparison(name=_doubled(way), why="Stage A, the reference, is in memory once already.")
         for way in single
         if way.recipe.quantization is None
     )
 
 
 def _doubled(way: _Way) -> str:
-    return "two models" + (", checkpointing" if way.recipe.gradient_checkpointing else "")
+    return "two models" + (", ckpt" if way.recipe.gradient_checkpointing else "")
 
 
 def _needs(single: list[_Way], lengths: tuple[int, ...], traces: dict[Work, Trace]) -> Iterator[Need]:

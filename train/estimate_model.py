@@ -135,8 +135,9 @@ def notes(subject: Subject, parameters: int, trainable: int) -> list[str]:
 
 
 def _called(subject: Subject) -> str:
-    """The hub id or folder name that says a size, else the name that config.json gives."""
-    names = (subject.ref.named, subject.ref.base, getattr(subject.config, "_name_or_path", ""))
+    """The hub id, the folder, or the name in config.json: the first that says a size."""
+    base = str(Path(subject.ref.base).parent) if subject.bare else subject.ref.base
+    names = (subject.ref.named, base, getattr(subject.config, "_name_or_path", ""))
     ends = [Path(name).name for name in names if name]
     return next((end for end in ends if _BILLIONS.search(end)), ends[0])
 

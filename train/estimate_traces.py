@@ -19,12 +19,13 @@ from train.trace import Recipe, Shape, Trace, trace_step
 
 RECIPES: Mapping[str, tuple[str, Recipe]] = {
     "16bit-lora": ("cuda", Recipe(torch.bfloat16)),
-    "16bit-lora-checkpointing": ("cuda", Recipe(torch.bfloat16, gradient_checkpointing=True)),
-    "int8-lora-checkpointing": ("cuda", Recipe(torch.bfloat16, gradient_checkpointing=True, quantization="int8")),
+    "16bit-lora-ckpt": ("cuda", Recipe(torch.bfloat16, gradient_checkpointing=True)),
+    "int8-lora-ckpt": ("cuda", Recipe(torch.bfloat16, gradient_checkpointing=True, quantization="int8")),
     "nf4-qlora": ("cuda", Recipe(torch.bfloat16, quantization="nf4")),
-    "nf4-qlora-checkpointing": ("cuda", Recipe(torch.bfloat16, gradient_checkpointing=True, quantization="nf4")),
+    "nf4-qlora-ckpt": ("cuda", Recipe(torch.bfloat16, gradient_checkpointing=True, quantization="nf4")),
     "cpu-bf16": ("cpu", Recipe(torch.bfloat16)),
     "cpu-fp32": ("cpu", Recipe(torch.float32)),
+    "cpu-nf4-ckpt": ("cpu", Recipe(torch.bfloat16, gradient_checkpointing=True, quantization="nf4")),
 }
 
 Work = tuple[Recipe, Shape]

@@ -118,7 +118,7 @@ def _unreachable(ref: ModelRef, problem: BaseException) -> NoReturn:
     if is_offline_mode():
         raise InputError(
             f"{_named(ref)} is not on this machine, and the hub may not be asked.",
-            "HF_HUB_OFFLINE is set.",
+            "No folder here has that name. HF_HUB_OFFLINE is set.",
             "unset HF_HUB_OFFLINE, or name a folder: --base FOLDER",
         ) from problem
     raise InputError(

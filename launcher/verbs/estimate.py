@@ -28,13 +28,16 @@ def estimate_command(output: str | None, as_json: bool, yes: bool, **flags: Any)
     from jobs.store import Store
     from launcher import estimate_view
     from launcher.console import print_document, say
-    from launcher.estimate import estimate, estimate_config, write_requirement
+    from launcher.estimate import check_output, estimate, estimate_config, write_requirement
     from launcher.prepare import estimate_device, make_environment
     from launcher.rates import known_rates
 
     settings = load_settings(flags)
     home = Home.from_environment(os.environ)
     config = estimate_config(settings)  # what is not there is said before an environment is made
+    file = Path(output).expanduser().absolute() if output else None
+    if file is not None:
+        check_output(file)
     device = estimate_device(settings)
     environment = make_environment(settings, home, device, yes=yes, say=say)
     kept = estimate(settings, home, environment, say)
@@ -45,7 +48,7 @@ def estimate_command(output: str | None, as_json: bool, yes: bool, **flags: Any)
     if config.data is None:
         say("\nNo requirement file: it needs the pairs too. Next: the same with --train FILE")
         return 0
-    file = Path(output).expanduser().absolute() if output else kept.file.with_suffix(".requirement.json")
+    file = file or kept.file.with_suffix(".requirement.json")
     rates = known_rates(home, Store.open(home), environment, gpu=device == "cuda", say=say)
     write_requirement(kept.estimate, rates, file)
     say(f"\nThe requirement file: {file}")

@@ -63,11 +63,12 @@ def test_the_case_from_its_config_json_alone(tmp_path: Path) -> None:
     assert found.longest == 1024
     names = [option.name for option in found.options]
     assert names == [
-        "16bit-lora", "16bit-lora-checkpointing", "int8-lora-checkpointing", "nf4-qlora", "nf4-qlora-checkpointing",
-        "cpu-bf16", "cpu-fp32",
+        "16bit-lora", "16bit-lora-ckpt", "int8-lora-ckpt", "nf4-qlora", "nf4-qlora-ckpt",
+        "cpu-bf16", "cpu-fp32", "cpu-nf4-ckpt",
     ]  # fmt: skip
+    assert any("called Mistral-7B, and has 8.03 billion parameters, not 7" in note for note in found.notes)
     needs = {need.option: need.min_vram_gib for need in found.needs}
-    assert needs["nf4-qlora-checkpointing"] < 12 < needs["16bit-lora-checkpointing"] < 24
+    assert needs["nf4-qlora-ckpt"] < 12 < needs["16bit-lora-ckpt"] < 24
     weights_gib = 2 * found.model.parameters / 2**30 if found.model.parameters else 0
     twice = needs["two models"] - needs["16bit-lora"]
     assert twice == pytest.approx(1.05 * weights_gib, abs=0.02)
@@ -117,8 +118,7 @@ def test_the_real_pairs_decide_memory_and_flops(tmp_path: Path, models_folder: P
     assert (workload.data.train_examples, workload.training.steps) == (12, 6)
     by_name = {option.name: option for option in found.options}
     assert {name for name, option in by_name.items() if option.gpus > 1} == {
-        f"{name}-x{gpus}"
-        for name, gpus in product(("16bit-lora", "16bit-lora-checkpointing", "nf4-qlora-checkpointing"), (2, 4))
+        f"{name}-x{gpus}" for name, gpus in product(("16bit-lora", "16bit-lora-ckpt", "nf4-qlora-ckpt"), (2, 4))
     }  # 4 pairs are not divided by 8
     # Fewer pairs a device are padded less, and a device holds fewer of them; all of them together are as much work.
     one, four = by_name["16bit-lora"], by_name["16bit-lora-x4"]
