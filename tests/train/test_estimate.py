@@ -16,9 +16,12 @@ import psutil
 import pytest
 
 import train
-from tests.train.conftest import make_base, write_pairs
+from tests.train.conftest import write_pairs
 from tests.train.hub_server import Hub, Repository, files_of, serving
-from train.estimate import Lengths
+from train.config import ModelRef, Training
+from train.errors import InputError
+from train.estimate import Lengths, estimate
+from train.estimate_config import EstimateConfig
 from train.estimate_document import Estimate
 
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
@@ -40,15 +43,11 @@ def environ(**more: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"} | own | more
 
 
-def asked(folder: Path, document: dict, **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+def estimated(folder: Path, document: dict, **more: str) -> Estimate:
+    done = subprocess.run(
         command(folder, document), env=environ(**(more or OFFLINE)), capture_output=True, text=True, timeout=180,
         check=False,
     )  # fmt: skip
-
-
-def estimated(folder: Path, document: dict, **more: str) -> Estimate:
-    done = asked(folder, document, **more)
     assert done.returncode == 0, done.stderr
     return Estimate.model_validate_json(done.stdout)
 
@@ -98,6 +97,10 @@ def test_stage_a_s_own_adapter_is_what_is_trained_and_there_twice(tmp_path: Path
     }
     fresh = estimated(tmp_path, new)
     assert fresh.trainable_parameters == found.trainable_parameters
+    from transformers import AutoModelForCausalLM
+
+    numbers = sum(each.numel() for each in AutoModelForCausalLM.from_pretrained(base).parameters())
+    assert found.model.parameters == fresh.model.parameters == numbers
     copies = [one.options[0].basis["traced_bytes"] for one in (found, fresh)]
     assert copies[0] - copies[1] == 4 * found.trainable_parameters
 
@@ -159,9 +162,8 @@ def test_weights_that_lie_there_in_4_bits_are_trained_in_4_bits(tmp_path: Path, 
     found = estimated(tmp_path, {"model": {"base": str(file)}, "lengths": [64]})
     assert {option.trainer.quantization for option in found.options} == {"nf4"}
     file.write_text(json.dumps(values | {"quantization_config": {"quant_method": "gptq"}}))
-    done = asked(tmp_path, {"model": {"base": str(file)}})
-    assert done.returncode == 2
-    assert "quantized in a way that is not trained on (gptq)" in done.stderr
+    with pytest.raises(InputError, match=r"quantized in a way that is not trained on \(gptq\)"):
+        estimate(EstimateConfig(model=ModelRef(base=str(file))))
 
 
 @pytest.mark.parametrize(
@@ -176,19 +178,17 @@ def test_weights_that_lie_there_in_4_bits_are_trained_in_4_bits(tmp_path: Path, 
 def test_a_config_that_is_none_is_named(tmp_path: Path, text: str, says: str) -> None:
     file = tmp_path / "config.json"
     file.write_text(text)
-    done = asked(tmp_path, {"model": {"base": str(file)}})
-    assert done.returncode == 2
-    assert says in done.stderr
-    assert str(file) in done.stderr
-    assert "Traceback" not in done.stderr
+    with pytest.raises(InputError) as caught:
+        estimate(EstimateConfig(model=ModelRef(base=str(file))))
+    assert says in str(caught.value)
+    assert str(file) in str(caught.value)
 
 
-def test_modules_that_are_not_there_are_said_with_those_that_are(tmp_path: Path, models_folder: Path) -> None:
-    document = {"model": {"base": str(models_folder / "llama")}, "training": {"lora_target": ["no_proj"]}}
-    done = asked(tmp_path, document)
-    assert done.returncode == 2
-    assert "No module of the model is called no_proj" in done.stderr
-    assert "q_proj" in done.stderr
+def test_modules_that_are_not_there_are_said_with_those_that_are(models_folder: Path) -> None:
+    lora = Training(lora_target=("no_proj",))
+    with pytest.raises(InputError, match="No module of the model is called no_proj") as caught:
+        estimate(EstimateConfig(model=ModelRef(base=str(models_folder / "llama")), training=lora))
+    assert "q_proj" in str(caught.value)
 
 
 def test_no_process_outlives_one_that_is_killed(tmp_path: Path) -> None:
@@ -212,16 +212,3 @@ def test_no_process_outlives_one_that_is_killed(tmp_path: Path) -> None:
     assert workers
     _, left = psutil.wait_procs(workers, timeout=30)
     assert not left
-
-
-def test_a_model_of_two_layers_has_the_parameters_that_it_loads_with(tmp_path: Path) -> None:
-    base = make_base(tmp_path / "base")
-    found = estimated(tmp_path, {"model": {"base": str(base)}, "lengths": [64]})
-    numbers = sum(each.numel() for each in _load(base).parameters())
-    assert found.model.parameters == numbers
-
-
-def _load(base: Path):
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(base)
