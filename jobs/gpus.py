@@ -6,6 +6,7 @@ import difflib
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Literal
 
 from jobs.offer import Rate
@@ -84,6 +85,7 @@ def _plain(name: str) -> str:
 _BY_NAME = {_plain(name): gpu for gpu in TABLE for name in (gpu.name, *gpu.aliases)}
 
 
+@cache
 def find(name: str) -> Gpu | None:
     """The GPU that a catalogue, a driver or a person calls so, or None."""
     return _BY_NAME.get(_plain(name))

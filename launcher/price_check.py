@@ -12,12 +12,16 @@ from pathlib import Path
 
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
+from jobs.gpus import find
 from jobs.offer import Offer
 
 OFF = 8.0
 """Times below or above the median of its GPU, at which a price is taken for an error and not for a bargain."""
 FEWEST = 3
 """Machines that a median needs."""
+FAR = 25.0
+"""Times below what a TFLOP/s costs on the machines of all GPUs, for a GPU that too few others have. Between the
+cheapest and the dearest kind of GPU that factor is about 7."""
 LOST = 0.5
 """Share of a cloud's kinds of machines that an update may lose before it is said."""
 CLOCKS = timedelta(minutes=5)
@@ -33,6 +37,8 @@ def plausible(offers: Iterable[Offer], now: datetime) -> tuple[list[Offer], list
             a_gpu = offer.price_per_hour / offer.gpus
             by_gpu[offer.gpu][kind] = min(a_gpu, by_gpu[offer.gpu].get(kind, a_gpu))
     medians = {gpu: statistics.median(seen.values()) for gpu, seen in by_gpu.items() if len(seen) >= FEWEST}
+    worth = [usd / card.fp16_tflops for gpu, seen in by_gpu.items() if (card := find(gpu)) for usd in seen.values()]
+    usual = statistics.median(worth) if len(worth) >= FEWEST else 0.0
     kept: list[Offer] = []
     notes: dict[tuple[str, str, bool], str] = {}
     for offer in everything:
@@ -46,6 +52,11 @@ def plausible(offers: Iterable[Offer], now: datetime) -> tuple[list[Offer], list
             notes[kind] = (
                 f"{name} is not used: ${a_gpu:,.2f} an hour for a {offer.gpu} cannot be; the same GPU is "
                 f"${median:,.2f} elsewhere"
+            )
+        elif a_gpu and (card := find(offer.gpu or "")) and a_gpu * FAR < usual * card.fp16_tflops:
+            notes[kind] = (
+                f"{name} is not used: ${a_gpu:,.2f} an hour for a {offer.gpu} cannot be; by its speed other GPUs "
+                f"would cost ${usual * card.fp16_tflops:,.2f}"
             )
         else:
             kept.append(offer)

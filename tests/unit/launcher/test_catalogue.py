@@ -118,6 +118,20 @@ def test_an_h100_for_a_cent_is_not_a_bargain() -> None:
     assert "lambda d is not used" in notes[0]
 
 
+def test_the_only_h100_for_a_cent_is_no_bargain_beside_other_gpus() -> None:
+    others = [
+        Offer(cloud="lambda", instance_type=f"gpu_{name}", gpus=1, gpu=name, vram_gib=24, price_per_hour=usd)
+        for name, usd in (("A10", 1.29), ("A100", 1.99), ("T4", 0.5))
+    ]
+    kept, notes = plausible([*others, h100("lambda", "d", 0.01)], NOW)
+    assert kept == others
+    assert notes == [
+        "lambda d is not used: $0.01 an hour for a H100 cannot be; by its speed other GPUs would cost $6.96"
+    ]
+    cheap = h100("lambda", "d", 0.99)
+    assert plausible([*others, cheap], NOW) == ([*others, cheap], [])
+
+
 def test_a_price_from_the_future_is_not_used() -> None:
     kept, notes = plausible([h100("aws", "a", 3.0, price_as_of=NOW + timedelta(hours=1))], NOW)
     assert kept == []
