@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from artifacts.errors import UsageProblem
+from jobs import gpus as table
 from train.requirement import Option, TrainerChoice
 
 NESTED = ("hardware", "requirements", "estimate")
@@ -17,6 +18,7 @@ VRAM = ("min_vram_gb", "vram_required_gb", "gpu_memory_gb", "required_vram_gb", 
 RAM = ("min_ram_gb", "ram_gb", "min_ram", "system_ram_gb", "required_ram_gb")
 DISK = ("min_disk_gb", "disk_gb", "min_disk", "storage_gb", "required_disk_gb")
 GPUS = ("num_gpus", "gpu_count", "gpus")
+GPU = ("gpu", "gpu_name", "gpu_type", "recommended_gpu", "accelerator")
 
 BYTES = {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 SIZE = re.compile(r"\s*([0-9]+(?:[.,][0-9]+)?)\s*([kmgt]?i?b)?\s*", re.IGNORECASE)
@@ -51,7 +53,7 @@ def read_memory(document: object, path: Path) -> MemoryOnly | None:
         return None
     ram, disk = _one(flat, RAM, path, understood), _one(flat, DISK, path, understood)
     gpus = _count(flat, path)
-    known = {*VRAM, *RAM, *DISK, *GPUS}
+    known = {*VRAM, *RAM, *DISK, *GPUS, *GPU}
     option = Option(
         name=path.stem or "memory",
         device="cuda",
@@ -63,7 +65,7 @@ def read_memory(document: object, path: Path) -> MemoryOnly | None:
         trainer=TrainerChoice(precision="16bit"),
     )
     warnings = [f"{path.name}: {key} is not known, and is not used." for key in flat if _name(key) not in known]
-    return MemoryOnly(option, tuple(understood), tuple(warnings))
+    return MemoryOnly(option, tuple(understood), (*_named_gpus(flat, path), *warnings))
 
 
 def _name(key: str) -> str:
@@ -107,6 +109,20 @@ def _count(flat: Mapping[str, object], path: Path) -> int:
                 raise _nonsense(path, key, value, "is not a number of GPUs")
             return value
     return 1
+
+
+def _named_gpus(flat: Mapping[str, object], path: Path) -> list[str]:
+    """What to type for a GPU that the file names: the memory decides, and any GPU that has it will do."""
+    said: list[str] = []
+    for key, value in flat.items():
+        if _name(key) in GPU and value is not None:
+            if table.find(str(value)) is None:
+                close = table.nearest(str(value))
+                raise _nonsense(path, key, value, "is no known GPU" + (f"; did you mean {close}?" if close else ""))
+            said.append(
+                f"{path.name}: {key} {value} is not used, since any GPU with the memory will do; or: --gpu {value}"
+            )
+    return said
 
 
 def _nonsense(path: Path, key: str, value: object, why: str) -> UsageProblem:

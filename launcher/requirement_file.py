@@ -96,10 +96,37 @@ def _validated(document: object, path: Path) -> tuple[Requirement, list[str]]:
     names = [option.name for option in requirement.options]
     if len(set(names)) < len(names):
         raise UsageProblem(f"The requirement file {path}: two options have the same name.", next_step="correct it.")
+    _check_weights(requirement, path)
     warnings = [
         f"{path.name}: {key} is not known to this version, and is not used." for key in unknown_keys(requirement)
     ]
     return requirement, warnings
+
+
+BYTES_A_WEIGHT = {"nf4": 0.5, "int8": 1.0}
+MOST_TIMES, MOST_GIB = 10.0, 16.0
+"""How far the memory of an option may be above its weights: so many times, and so many GiB. A trace of 4,096 tokens
+without checkpointing is 4 times."""
+
+
+def _check_weights(requirement: Requirement, path: Path) -> None:
+    """An option needs at least its own weights, and not a multiple of them that no training has."""
+    parameters = requirement.workload.model.parameters
+    if parameters is None:
+        return
+    for index, option in enumerate(requirement.options):
+        whole = 4.0 if option.trainer.precision == "fp32" else 2.0
+        weights = parameters * BYTES_A_WEIGHT.get(str(option.trainer.quantization), whole) / 2**30
+        name = "min_vram_gib" if option.device == "cuda" else "min_ram_gib"
+        asked = option.min_vram_gib if option.device == "cuda" else option.min_ram_gib
+        most = MOST_TIMES * weights + MOST_GIB
+        if asked and not weights <= asked <= most:
+            why = "less than its weights alone" if asked < weights else "far more than its training needs"
+            raise UsageProblem(
+                f"The requirement file {path}: options.{index}.{name}: {asked:g} GiB is {why}: {parameters:,} parameters "
+                f"are {weights:,.1f} GiB in {option.name}.",
+                next_step="correct it, or make the file anew: launch estimate --model PATH|ID --train FILE -o FILE",
+            )
 
 
 class _NonsenseError(ValueError):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.errors import UsageProblem
-from launcher.foreign_requirement import MemoryOnly
+from launcher.foreign_requirement import MemoryOnly, read_memory
 from launcher.requirement_file import read_any, read_requirement
 
 GIB_OF_28_GB = 28e9 / 2**30
@@ -87,3 +87,11 @@ def test_a_job_wants_the_model_and_the_data(tmp_path: Path) -> None:
     with pytest.raises(UsageProblem) as caught:
         read_requirement(file)
     assert "--model PATH|ID --train FILE" in caught.value.next_step
+
+
+def test_a_gpu_that_is_named_is_known_or_an_error(tmp_path: Path) -> None:
+    found = read_memory({"min_vram_gb": 28, "gpu": "A100"}, tmp_path / "need.json")
+    assert found is not None
+    assert found.warnings == ("need.json: gpu A100 is not used: any GPU with the memory will do. Else: --gpu A100",)
+    with pytest.raises(UsageProblem, match=r"gpu: 'A1000' is no known GPU; did you mean A100\?"):
+        read_memory({"min_vram_gb": 28, "gpu": "A1000"}, tmp_path / "need.json")

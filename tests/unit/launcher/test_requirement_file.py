@@ -103,3 +103,35 @@ def test_two_options_of_one_name_are_refused(tmp_path: Path) -> None:
     found["options"] *= 2
     with pytest.raises(UsageProblem, match="same name"):
         read_requirement(written(tmp_path, found))
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        (
+            {"device": "cuda", "gpus": 1, "min_vram_gib": 9.5},
+            "less than its weights alone: 8,030,261,248 parameters are 15.0",
+        ),
+        ({"device": "cuda", "gpus": 1, "min_vram_gib": 12288}, "far more than its training needs"),
+        (
+            {"device": "cpu", "gpus": 0, "min_ram_gib": 20, "trainer": {"precision": "fp32"}},
+            "less than its weights alone",
+        ),
+        ({"device": "cuda", "gpus": 1, "min_vram_gib": 9.5, "trainer": {"quantization": "nf4"}}, None),
+        ({"device": "cuda", "gpus": 1, "min_vram_gib": 65.8}, None),
+        ({"device": "cuda", "gpus": 1}, None),
+    ],
+)
+def test_memory_that_the_parameters_contradict_is_named(
+    tmp_path: Path, option: dict[str, Any], says: str | None
+) -> None:
+    found = document()
+    found["workload"]["model"]["parameters"] = 8_030_261_248
+    found["options"] = [{"name": "a way", **option}]
+    file = written(tmp_path, found)
+    if says is None:
+        assert read_requirement(file)[1] == []
+        return
+    with pytest.raises(UsageProblem, match=says) as caught:
+        read_requirement(file)
+    assert "options.0.min_" in str(caught.value)
