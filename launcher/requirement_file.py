@@ -123,8 +123,8 @@ def _check_weights(requirement: Requirement, path: Path) -> None:
         if asked and not weights <= asked <= most:
             why = "less than its weights alone" if asked < weights else "far more than its training needs"
             raise UsageProblem(
-                f"The requirement file {path}: options.{index}.{name}: {asked:g} GiB is {why}: {parameters:,} parameters "
-                f"are {weights:,.1f} GiB in {option.name}.",
+                f"The requirement file {path}: options.{index}.{name}: {asked:g} GiB is {why}: {parameters:,} "
+                f"parameters are {weights:,.1f} GiB in {option.name}.",
                 next_step="correct it, or make the file anew: launch estimate --model PATH|ID --train FILE -o FILE",
             )
 
