@@ -18,7 +18,9 @@ from launcher.options import job_options, load_settings
 @click.option("--detach", is_flag=True, help="Start the job and return; it does not need this terminal.")
 @click.option("--dry-run", is_flag=True, help="Stop before the question: nothing is recorded or started.")
 @click.option("--force", is_flag=True, help="Train even where the data check refuses.")
-@click.option("--json", "as_json", is_flag=True, help="One document: status/1 (plan/1 with --dry-run).")
+@click.option(
+    "--json", "as_json", is_flag=True, help="One document: status/1 (plan/1 with --dry-run, or where nothing fits)."
+)
 def dpo_command(yes: bool, detach: bool, dry_run: bool, force: bool, as_json: bool, **flags: Any) -> int:
     """Plan, ask once, train, and bring the results home."""
     import os
@@ -48,7 +50,8 @@ def dpo_command(yes: bool, detach: bool, dry_run: bool, force: bool, as_json: bo
     odd: list[str] = []  # said after the line about money
     request = prepare(settings, home, yes=yes, say=say, note=odd.append)
     offers = find_offers(settings, home, odd.append)
-    line = no_budget_line(settings, Market(request, offers, store.rates()).plan().budget_needed_usd)
+    needed = Market(request, offers, store.rates()).plan().budget_needed_usd
+    line = no_budget_line(settings, needed, priced=any(offer.cloud != "local" for offer in offers))
     for said in ([line] if line else []) + odd:
         say(said)
     check_test_data(request)
@@ -61,6 +64,8 @@ def dpo_command(yes: bool, detach: bool, dry_run: bool, force: bool, as_json: bo
     market = Market(request, offers, known_rates(home, store, environment, gpu=gpu, say=say))
     plan = market.plan()
     if plan.choice is None:
+        if as_json:
+            print_document(plan_document(plan))
         epochs = request.requirement.workload.training.epochs
         raise NothingFits(
             "Nothing fits the requirement"

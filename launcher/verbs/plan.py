@@ -48,12 +48,13 @@ def plan_dpo(everything: bool, as_json: bool, yes: bool, **flags: Any) -> int:
     environment = environment_if_ready(request, home, make=yes, say=say)
     gpu = environment_device(request, home) == "cuda"
     rates = known_rates(home, Store.open(home), environment, gpu=gpu, say=say)
-    market = Market(request, find_offers(settings, home, say), rates)
+    offers = find_offers(settings, home, say)
+    market = Market(request, offers, rates)
     plan = market.plan()
     if as_json:
         print_document(plan_document(plan))
         return 0 if plan.chosen else 3
-    line = no_budget_line(settings, plan.budget_needed_usd)
+    line = no_budget_line(settings, plan.budget_needed_usd, priced=any(offer.cloud != "local" for offer in offers))
     if line:
         print(line)
     print(plan_view.sentence(plan, request.requirement))

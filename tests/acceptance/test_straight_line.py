@@ -174,6 +174,15 @@ def test_a_budget_for_a_cloud_that_this_version_cannot_rent_is_refused_before_an
     assert "Nothing was bought" in done.stderr
 
 
+def test_where_nothing_fits_the_document_says_why(small: Program) -> None:
+    done = small.run("dpo", "--yes", "--json", "--budget", "5", "--cloud", "local", "--within", "0.000001")
+    assert done.returncode == 3, done.stderr
+    plan = json.loads(done.stdout)
+    assert (plan["schema"], plan["chosen"]) == ("plan/1", None)
+    assert "within" in {gap["code"] for offer in plan["offers"] for gap in offer["why_not"]}
+    assert small.document("status")["jobs"] == []
+
+
 def test_the_plan_prices_this_machine_and_names_the_steps(small: Program) -> None:
     document = small.document("plan", "dpo")
     assert document["schema"] == "plan/1"
