@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jobs.job import JobSpec
+from jobs.home import Home
+from jobs.job import Job, JobSpec, Outcome
+from jobs.work import last_lines
 from train.config import EvalConfig
 
 
@@ -22,3 +24,12 @@ def eval_config(spec: JobSpec, *, adapter: Path, test: Path, output: Path) -> Ev
         training=spec.run.training,
         execution=spec.run.execution,
     )
+
+
+def missing_evaluation(job: Job, home: Home) -> str | None:
+    """Why a job that trained has held-out data and no evaluation, and what makes one; None where all is well."""
+    earned = job.outcome in (Outcome.SUCCEEDED, Outcome.BUDGET_STOPPED)
+    if not earned or job.spec.test is None or (job.spec.results / "eval.json").exists():
+        return None
+    said = last_lines(home.logs(job.id) / "evaluate.log", count=1)
+    return f"The evaluation was not made{f' ({said})' if said else ''}. Next: launch eval {job.id}"

@@ -38,6 +38,15 @@ def check_inputs(spec: JobSpec, work: Path) -> None:
     beside.replace(record)
 
 
+def is_as_it_was(path: Path, work: Path) -> bool:
+    """Whether a file is there with the content that the job began with."""
+    try:
+        before: dict[str, str] = json.loads((work / _FILE).read_text())
+        return before.get(str(path)) == manifest.entry(path).sha256
+    except OSError:
+        return False
+
+
 def _hash(path: Path, job_id: str) -> str:
     try:
         return manifest.entry(path).sha256

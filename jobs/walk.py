@@ -7,6 +7,7 @@ already (an environment, a finished training, an artifact at home) is seen, not 
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -170,7 +171,12 @@ class Walk:
         self._submit("evaluate", self.work / "evalrun.json", self.logs / "evaluate.log", "--stop-on-eof")
         status = self._watch(None)
         if status:
-            _log(f"the evaluation failed (exit {status}): {last_lines(self.logs / 'evaluate.log', 0)}")
+            log = self.logs / "evaluate.log"
+            how = f"exit {status}" if status > 0 else f"killed by {signal.Signals(-status).name}"
+            said = f"{how}: {last_lines(log, count=1)}"
+            _log(f"the evaluation failed, {said}")
+            with contextlib.suppress(OSError), log.open("a", encoding="utf-8") as file:
+                file.write(said + "\n")  # for whoever asks later why there is none
         return State.PULLING
 
     def pull(self) -> State:

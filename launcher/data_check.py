@@ -18,7 +18,13 @@ from train.data_report import DataCheck
 
 
 def check_test_data(request: Request) -> None:
-    """Held-out data is there, and is neither the training nor the validation data. Its lines are read when used."""
+    """Held-out data is there, can be read to its last line, and shares nothing with what is trained or chosen on.
+
+    Raises:
+        UsageProblem, InputError: it is not; the line is named.
+    """
+    from train.held_out import held_out
+
     test, data = request.settings.test, request.requirement.workload.data
     if test is None:
         return
@@ -26,13 +32,7 @@ def check_test_data(request: Request) -> None:
         raise UsageProblem(
             f"There is no file {test}.", next_step="name held-out data with --test FILE, or leave it out."
         )
-    for path, use in ((data.train_path, "trained"), (data.val_path, "chosen")):
-        if path is not None and Path(path).exists() and test.samefile(path):
-            raise UsageProblem(
-                f"{test} is the data on which the adapter is {use}.",
-                why="It cannot judge what is fitted to it.",
-                next_step="name held-out data with --test FILE.",
-            )
+    held_out(test, train=Path(data.train_path), val=Path(data.val_path) if data.val_path else None)
 
 
 def check_data(

@@ -13,13 +13,21 @@ from typing import Any
 
 from artifacts.errors import LaunchError, UsageProblem
 from jobs import environment as trainer
+from jobs.driver_lock import alive
 from jobs.evaluation import eval_config
 from jobs.home import Home
+from jobs.inputs import is_as_it_was
 from jobs.job import Job, State
+from jobs.pull import pull
+from jobs.store import Store
+from jobs.work import write_document
 
 
-def evaluate(home: Home, job: Job, test: Path | None, *, say: Callable[[str], None]) -> dict[str, Any]:
-    """The `eval/1` document of the job's `adapter/` on `test`. The same adapter and data are never evaluated twice."""
+def evaluate(home: Home, store: Store, job: Job, test: Path | None, *, say: Callable[[str], None]) -> dict[str, Any]:
+    """The `eval/1` document of the job's `adapter/` on `test`. The same adapter and data are never evaluated twice.
+
+    Where it is the job's own test data, and the job ended without an evaluation, it comes home as the job's.
+    """
     if test is None:
         raise UsageProblem(
             f"{job.id} has no held-out data.",
@@ -35,13 +43,19 @@ def evaluate(home: Home, job: Job, test: Path | None, *, say: Callable[[str], No
         )
     if not test.is_file():
         raise UsageProblem(f"There is no file {test}.", next_step=f"launch eval {job.id} --test FILE")
+    own = test == job.spec.test and is_as_it_was(test, home.work(job.id))
     known = job.spec.results / "eval.json"
-    if test == job.spec.test and known.is_file() and test.stat().st_mtime <= known.stat().st_mtime:
+    if own and known.is_file():
         return json.loads(known.read_text(encoding="utf-8"))
-    return _evaluated(home, job, adapter, test, say)
+    output = _evaluated(home, job, adapter, test, say)
+    if own and job.state is State.DONE and not alive(home, job.id):
+        write_document(home.work(job.id) / "eval.json", output.read_text(encoding="utf-8"))
+        pull(home, store, job)
+        say(f"{job.id} has it now: {known}")
+    return json.loads(output.read_text(encoding="utf-8"))
 
 
-def _evaluated(home: Home, job: Job, adapter: Path, test: Path, say: Callable[[str], None]) -> dict[str, Any]:
+def _evaluated(home: Home, job: Job, adapter: Path, test: Path, say: Callable[[str], None]) -> Path:
     folder = home.root / "evaluations"
     folder.mkdir(parents=True, exist_ok=True)
     output = folder / f"{job.id}-{_digest(adapter)}-{_digest(test)}.json"
@@ -66,7 +80,7 @@ def _evaluated(home: Home, job: Job, adapter: Path, test: Path, say: Callable[[s
         if done.returncode:
             problem = UsageProblem if done.returncode == 2 else LaunchError
             raise problem(f"{job.id} could not be evaluated on {test}.", why=done.stderr.strip()[-2000:])
-    return json.loads(output.read_text(encoding="utf-8"))
+    return output
 
 
 @contextmanager

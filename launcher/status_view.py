@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from jobs.evaluation import missing_evaluation
+from jobs.home import Home
 from jobs.job import Job, State
 from launcher.console import duration, money
 
@@ -63,7 +65,7 @@ def _age(job: Job) -> str:
     return duration((datetime.now(UTC) - job.created_at).total_seconds())
 
 
-def in_full(job: Job, costs: dict[str, float]) -> list[str]:
+def in_full(job: Job, costs: dict[str, float], home: Home) -> list[str]:
     """Everything that is known of one job."""
     progress = job.progress
     choice = job.spec.plan.choice
@@ -81,6 +83,7 @@ def in_full(job: Job, costs: dict[str, float]) -> list[str]:
         "cost": money(costs.get(job.id, 0.0))
         + (f" of {money(job.spec.budget_usd)} allowed" if job.spec.budget_usd else ", no budget: nothing is bought"),
         "results": str(job.spec.results),
+        "evaluation": missing_evaluation(job, home),
         "error": job.error,
     }
     lines = [f"{name:<10} {value}" for name, value in facts.items() if value is not None]

@@ -8,6 +8,7 @@ import time
 
 from artifacts.errors import LaunchError
 from jobs import driver
+from jobs.evaluation import missing_evaluation
 from jobs.home import Home
 from jobs.job import EXIT_CODE, Job, Outcome, State
 from jobs.store import Store
@@ -39,7 +40,7 @@ def watch_to_exit_code(home: Home, store: Store, job_id: str, *, detach: bool = 
         print_document(status_document([job], costs_by_job(store)))
     if detach:
         return 0
-    _say_end(job, costs_by_job(store).get(job.id, 0.0))
+    _say_end(job, costs_by_job(store).get(job.id, 0.0), home)
     if job.outcome is None:
         log = home.logs(job_id) / "driver.log"
         full = free_disk_gib(home.root) < FULL_GIB  # then the log could not be written either
@@ -63,7 +64,7 @@ def watch_only(home: Home, store: Store, jobs: list[Job]) -> int:
     except KeyboardInterrupt:
         _say_stopped(open_jobs[0].id)
         return INTERRUPTED
-    _say_end(store.job(open_jobs[0].id), costs_by_job(store).get(open_jobs[0].id, 0.0))
+    _say_end(store.job(open_jobs[0].id), costs_by_job(store).get(open_jobs[0].id, 0.0), home)
     return 0
 
 
@@ -139,7 +140,7 @@ def progress_line(job: Job) -> str:
     return words
 
 
-def _say_end(job: Job, cost_usd: float) -> None:
+def _say_end(job: Job, cost_usd: float, home: Home) -> None:
     if job.outcome is None:
         return
     words = {
@@ -150,8 +151,9 @@ def _say_end(job: Job, cost_usd: float) -> None:
     }
     took = duration((job.ended_at - job.created_at).total_seconds()) if job.ended_at else "unknown"
     say(f"{job.id} {words[job.outcome]} after {took}, {money(cost_usd)}. Nothing is running, nothing is costing money.")
-    if job.error:
-        say(job.error)
+    for problem in (job.error, missing_evaluation(job, home)):
+        if problem:
+            say(problem)
     for item in job.attention:
         say(f"attention: {item.code}: {item.command}")
     say(f"Results: {job.spec.results}")

@@ -25,29 +25,34 @@ class Case:
 
 
 def read_cases(config: EvalConfig) -> list[Case]:
-    """The first `max_examples` cases of the test file.
+    """The first `max_examples` cases of the test file; raises as `held_out`."""
+    return held_out(config.test, train=config.train, val=config.val, limit=config.max_examples)
+
+
+def held_out(test: Path, *, train: Path | None, val: Path | None, limit: int | None = None) -> list[Case]:
+    """The first `limit` cases of `test`, which neither is `train` or `val` nor shares a prompt with one.
 
     Raises:
-        DataError: a bad line, or data on which the adapter was trained or chosen.
+        DataError: a bad line, no line at all, or data on which the adapter is trained or chosen.
     """
-    for path, use in ((config.train, "trained"), (config.val, "chosen")):
-        if path is not None and path.exists() and config.test.exists() and path.samefile(config.test):
+    fitted = [(path, use) for path, use in ((train, "trained"), (val, "chosen")) if path is not None and path.exists()]
+    for path, use in fitted:
+        if test.exists() and path.samefile(test):
             raise DataError(
-                f"{config.test} is the data on which the adapter was {use}.",
-                "It cannot judge what was fitted to it.",
+                f"{test} is the data on which the adapter is {use}.",
+                "It cannot judge what is fitted to it.",
                 "name held-out data with --test FILE.",
             )
-    cases = list(islice(_cases(config.test), config.max_examples))
+    cases = list(islice(_cases(test), limit))
     seen = {_digest(case.prompt) for case in cases}
-    for path, use in ((config.train, "trained"), (config.val, "chosen")):
-        if path is not None and path.exists():
-            shared = sum(_digest(pair.prompt) in seen for pair in read_pairs(path))
-            if shared:
-                raise DataError(
-                    f"{config.test} is not held out: {shared:,} lines of {path} have a prompt that stands in it too.",
-                    f"On {path.name} the adapter was {use}, so that it cannot judge it.",
-                    "take these lines out, or name other data with --test FILE.",
-                )
+    for path, use in fitted:
+        shared = sum(_digest(pair.prompt) in seen for pair in read_pairs(path))
+        if shared:
+            raise DataError(
+                f"{test} is not held out: {shared:,} lines of {path} have a prompt that stands in it too.",
+                f"On {path.name} the adapter is {use}, so that it cannot judge it.",
+                "take these lines out, or name other data with --test FILE.",
+            )
     return cases
 
 

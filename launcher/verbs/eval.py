@@ -23,7 +23,7 @@ def eval_command(job: str, test: str | None, as_json: bool) -> int:
     home = Home.from_environment(os.environ)
     store = Store.open(home)
     found = store.job(job)
-    document = evaluate(home, found, Path(test).expanduser().absolute() if test else found.spec.test, say=say)
+    document = evaluate(home, store, found, Path(test).expanduser().absolute() if test else found.spec.test, say=say)
     if as_json:
         print_document(document)
     else:

@@ -37,5 +37,5 @@ def status_command(job: str | None, watching: bool, as_json: bool) -> int:
     from launcher.status_view import in_full, overview
 
     costs = costs_by_job(store)
-    print("\n".join(in_full(found[0], costs) if job else overview(found, costs)))
+    print("\n".join(in_full(found[0], costs, home) if job else overview(found, costs)))
     return 0

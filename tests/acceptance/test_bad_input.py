@@ -94,6 +94,31 @@ def data_file(content: bytes) -> Spoil:
     return lambda folder: (folder / "data" / "train.jsonl").write_bytes(content) and None
 
 
+def val_data(content: bytes) -> Spoil:
+    return lambda folder: (folder / "data" / "val.jsonl").write_bytes(content) and None
+
+
+def held_out_data(change: Callable[[list[str]], list[str]]) -> Spoil:
+    def spoil(folder: Path) -> None:
+        file = folder / "data" / "test.jsonl"
+        file.write_text("".join(change(file.read_text().splitlines(keepends=True))))
+
+    return spoil
+
+
+def second_case(text: str) -> Spoil:
+    return held_out_data(lambda lines: [lines[0], f"{text}\n"])
+
+
+def trained_on(folder: Path) -> None:
+    """The prompt of a training pair among the held-out ones."""
+    trained = json.loads((folder / "data" / "train.jsonl").read_text().splitlines()[3])
+    file = folder / "data" / "test.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    case = json.loads(lines[-1]) | {"prompt": trained["prompt"]}
+    file.write_text("".join([*lines, json.dumps(case) + "\n"]))
+
+
 def broken_line(folder: Path) -> None:
     file = folder / "data" / "train.jsonl"
     lines = file.read_text().splitlines(keepends=True)
@@ -125,6 +150,17 @@ def a_line_of_a_gigabyte(folder: Path) -> None:
         pytest.param(data_file(b"not json\n"), ["train.jsonl", "1"], id="data not JSON"),
         pytest.param(data_file(b"\xff\xfe\x00\n"), ["train.jsonl"], id="data not UTF-8"),
         pytest.param(broken_line, ["train.jsonl", "7", "rejected"], id="a line without rejected"),
+        pytest.param(held_out_data(lambda lines: []), ["test.jsonl", "no "], id="test data empty"),
+        pytest.param(
+            held_out_data(lambda lines: [lines[0], "not json\n"]), ["test.jsonl", "line 2"], id="test data not JSON"
+        ),
+        pytest.param(
+            held_out_data(lambda lines: [lines[0], '{"prompt": "a"}\n']),
+            ["test.jsonl", "line 2"],
+            id="a case without facts",
+        ),
+        pytest.param(trained_on, ["test.jsonl", "not held out", "train.jsonl"], id="test prompts that are trained on"),
+        pytest.param(val_data(b"not json\n"), ["val.jsonl", "1"], id="validation data not JSON"),
         pytest.param(a_line_of_a_gigabyte, ["train.jsonl", "1"], id="a line of 1 GB"),
     ],
 )

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from artifacts import manifest
 from tests.acceptance.processes import Moment, after_step, driver_of, processes, steps_done, stopped_at
 from tests.acceptance.program import Program, copy_small, edit_requirement, without_test_data
 from tests.acceptance.waiting import until
@@ -132,6 +133,26 @@ def test_kill_9_of_the_driver_ends_its_evaluation_and_resume_finishes_it(small: 
     results = Path(small.job("dpo-1")["results"])
     assert json.loads((results / "eval.json").read_text())["measures"]
     assert steps_done(small) == 2
+
+
+def test_a_killed_evaluation_is_said_and_made_good_later(small: Program) -> None:
+    launched = small.start("dpo", "--yes", "--max-steps", "2")
+    evaluation = stopped_at(small, lambda program: True, "evaluate")
+    evaluation.kill()
+    _, said = launched.communicate(timeout=60)
+    assert launched.returncode == 0, said
+    assert "The evaluation was not made (killed by SIGKILL" in said
+    assert "Next: launch eval dpo-1" in said
+    assert "launch eval dpo-1" in small.good("status", "dpo-1").stdout
+    results = Path(small.job("dpo-1")["results"])
+    assert not (results / "eval.json").exists()
+    assert "gave no result" in (results / "report.html").read_text()
+    document = small.document("eval", "dpo-1")
+    assert json.loads((results / "eval.json").read_text()) == document
+    assert not manifest.differences(results, manifest.read(results))
+    assert "eval.json" in (results / "manifest.json").read_text()
+    assert "gave no result" not in (results / "report.html").read_text()
+    assert "was not made" not in small.good("status", "dpo-1").stdout
 
 
 def test_kill_9_of_launch_eval_ends_the_evaluation_that_it_started(job: Program) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,22 @@ def test_the_same_evaluation_on_another_file_is_made_once(finished: Program) -> 
     assert first.returncode == 0, first.stderr
     assert "Sampling" in first.stderr
     assert "Sampling" not in finished.good("eval", "dpo-1", "--test", str(other)).stderr
+
+
+def test_test_data_that_changed_is_evaluated_anew_however_old_it_looks(finished: Program) -> None:
+    file = finished.folder / "data" / "test.jsonl"
+    before = file.read_text()
+    known = finished.document("eval", "dpo-1")
+    try:
+        file.write_text("".join(before.splitlines(keepends=True)[:8]))
+        os.utime(file, (0, 0))
+        anew = finished.document("eval", "dpo-1")
+        assert anew["measures"][0]["stage_a"]["n"] == 8
+        assert anew["measures"][0]["stage_a"]["n"] != known["measures"][0]["stage_a"]["n"]
+    finally:
+        file.write_text(before)
+    assert finished.document("eval", "dpo-1") == known
+    assert json.loads((results_of(finished) / "eval.json").read_text()) == known
 
 
 def test_the_data_on_which_the_adapter_was_chosen_does_not_judge_it(finished: Program) -> None:

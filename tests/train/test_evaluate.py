@@ -42,7 +42,7 @@ def config(project: Path, **changed: Any) -> EvalConfig:
 
 def test_the_data_on_which_it_was_trained_or_chosen_is_refused(project: Path) -> None:
     for name in ("train", "val"):
-        with pytest.raises(DataError, match=r"is the data on which the adapter was (trained|chosen)"):
+        with pytest.raises(DataError, match=r"is the data on which the adapter is (trained|chosen)"):
             run(config(project, test=str(project / "data" / f"{name}.jsonl")))
 
 
