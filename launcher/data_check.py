@@ -84,7 +84,11 @@ def _asked(
     if answer.returncode == 2:
         raise UsageProblem(answer.said)
     if answer.returncode:
-        raise UsageProblem("The data check failed.", why=answer.said[-2000:])
+        raise UsageProblem(
+            "The data check failed.",
+            why=answer.said[-2000:],
+            next_step="launch doctor looks at the trainer's environment.",
+        )
     return DataCheck.model_validate_json(answer.document)
 
 

@@ -74,7 +74,11 @@ def estimate(settings: Settings, home: Home, environment: Environment, say: Say)
     if answer.returncode == 2:
         raise UsageProblem(answer.said)
     if answer.returncode:
-        raise UsageProblem("The estimate failed.", why=answer.said[-2000:])
+        raise UsageProblem(
+            "The estimate failed.",
+            why=answer.said[-2000:],
+            next_step="launch doctor looks at the trainer's environment.",
+        )
     found = Estimate.model_validate_json(answer.document)
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_suffix(".tmp")

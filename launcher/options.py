@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 
 import click
 
+from artifacts.errors import UsageProblem
 from launcher.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -45,7 +46,7 @@ def job_options(only: Mapping[str, str] | None = None) -> Callable[[F], F]:
 
 def _reserved(_: click.Context, parameter: click.Parameter, value: object) -> None:
     if value:
-        raise click.UsageError(f"{parameter.opts[0]} is reserved: it does not work yet.")
+        raise UsageProblem(f"{parameter.opts[0]} is reserved: it does not work yet.", next_step="leave it out.")
 
 
 def load_settings(flags: dict[str, Any]) -> Settings:

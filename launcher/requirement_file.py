@@ -49,7 +49,10 @@ def _document(path: Path) -> object:
             next_step="name the calculator's output with --requirements FILE; `launch demo` makes an example.",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageProblem(f"The requirement file {path} cannot be read.", why=str(error)) from None
+        why = "It is a folder." if path.is_dir() else str(error)
+        raise UsageProblem(
+            f"The requirement file {path} cannot be read.", why=why, next_step="name a file with --requirements FILE."
+        ) from None
     if path.suffix.casefold() in (".yaml", ".yml"):
         return _yaml(text, path)
     try:
@@ -82,7 +85,9 @@ def _validated(document: object, path: Path) -> tuple[Requirement, list[str]]:
         raise UsageProblem(
             f"The requirement file {path} is not hardware-requirement/{VERSION}: its schema is {named!r}.",
             why="It was made for a newer launch." if version and version > VERSION else "",
-            next_step="update launch." if version and version > VERSION else "name the calculator's output.",
+            next_step="update launch (the way it was installed), or make it anew: launch estimate."
+            if version and version > VERSION
+            else "name the calculator's output.",
         )
     try:
         requirement = Requirement.model_validate(document)

@@ -109,4 +109,6 @@ def _lines(path: Path) -> int:
 
 def _require_pairs(report: DataReport) -> None:
     if not report.usable:
-        raise DataError(f"{report.path}: no pair can be used.", report.refused or "")
+        raise DataError(
+            f"{report.path}: no pair can be used.", report.refused or "", "name other pairs, or raise --max-length."
+        )

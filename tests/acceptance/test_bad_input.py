@@ -21,6 +21,7 @@ def refused(program: Program, *words: str) -> str:
     done = program.run("dpo", "--yes", "--max-steps", "2", *words)
     assert done.returncode == 2, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr
+    assert "Next: " in done.stderr
     assert done.stdout == ""
     assert program.document("status")["jobs"] == []
     assert not list((program.folder / "runs").glob("*"))
