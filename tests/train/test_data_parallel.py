@@ -12,7 +12,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-import torch
 from safetensors.torch import load_file
 from torch.utils.data import BatchSampler, SequentialSampler
 
@@ -91,3 +90,156 @@ def test_two_processes_train_as_one_with_an_uneven_last_step(run_document, tmp_p
     assert [line["loss"] for line in ours] == pytest.approx([line["loss"] for line in theirs], rel=1e-6)
     assert largest_difference(two, one) < 1e-4
     assert end_of(two)["best_step"] == end_of(one)["best_step"]
+
+
+def test_stopped_by_sigterm_and_killed_with_kill_9_it_ends_as_the_run_that_was_not(run_document, tmp_path):
+    """Two processes, three times: without a break; SIGTERM to the first; then kill -9 of the second, and to the end."""
+    whole = with_processes(run_document(epochs=4, save_every=4, eval_every=8), 2)
+    parts = beside(whole)
+    finish(trainer(whole, tmp_path))
+
+    process = trainer(parts, tmp_path, "--stop-on-eof", stdin=subprocess.PIPE)
+    wait_for_step(parts, 5, process)
+    process.send_signal(signal.SIGTERM)
+    finish(process)
+    end = end_of(parts)
+    assert end["reason"] == "signal"
+    newest = checkpoint.newest_whole(Path(parts["output_dir"]) / "checkpoints")
+    assert newest is not None
+    assert checkpoint.step_of(newest) == end["step"] >= 5
+    assert {"random.json", "random-1.json"} <= {path.name for path in newest.iterdir()}
+
+    process = trainer(parts, tmp_path)
+    wait_for_step(parts, end["step"] + 6, process)
+    (follower,) = followers(process)
+    follower.kill()
+    _, said = process.communicate(timeout=10)
+    assert process.returncode == 1, said.decode()
+    assert "Process 1 of 2 (counted from 0) was killed by SIGKILL" in said.decode()
+    assert "Traceback" not in said.decode()
+    end = end_of(parts)
+    assert end["reason"] == "error"
+    assert "was killed by SIGKILL" in end["message"]
+
+    finish(trainer(parts, tmp_path))
+    assert numbers(parts) == numbers(whole)
+    assert numbers(parts, "val") == numbers(whole, "val")
+    assert adapters(parts) == adapters(whole)
+
+
+def test_the_others_end_with_the_first_and_one_process_goes_on_where_two_were(run_document, tmp_path):
+    one = run_document(epochs=3, batch_size=4, save_every=2)
+    two = with_processes(one, 2)
+    assert start(one) == 0
+    process = trainer(two, tmp_path)
+    wait_for_step(two, 5, process)
+    others = followers(process)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(timeout=10) == -signal.SIGKILL
+    process.stderr.close()
+    _, alive = psutil.wait_procs(others, timeout=10)
+    assert len(others) == 1
+    assert not alive
+    alone = two | {"execution": two["execution"] | {"processes": 1}}
+    assert start(alone) == 0
+    assert [line["step"] for line in lines(two, "train")] == list(range(1, 13))
+    for name in ("loss", "margin", "rewards_chosen"):
+        ours, theirs = ([line[name] for line in lines(each, "train")] for each in (two, one))
+        assert ours == pytest.approx(theirs, abs=1e-5, rel=0), name
+
+
+def test_torchrun_starts_them_as_well(run_document, tmp_path):
+    document = with_processes(run_document(max_steps=2), 2)
+    config = tmp_path / "run.json"
+    config.write_text(json.dumps(document))
+    environment = os.environ | {"PYTHONPATH": str(Path(train.__file__).parent.parent), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "train", "dpo", "--config", str(config)]
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=SECONDS, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert (end_of(document)["reason"], end_of(document)["step"]) == ("max_steps", 2)
+
+
+FAILING = """
+import sys
+import train.gate as gate
+from train.__main__ import main
+
+check = gate.check_gradients
+def failing(trainer, *rest):
+    if trainer.group.rank == 1:
+        raise gate._failed("gradient_above_noise", "made to fail")
+    check(trainer, *rest)
+gate.check_gradients = failing
+sys.exit(main())
+"""
+
+
+def test_a_gate_that_fails_in_one_process_ends_all_with_its_reason(run_document, tmp_path):
+    """`train` is the program of this folder: each process runs it, since each starts `-m train` from the same path."""
+    package = tmp_path / "path" / "train"
+    package.mkdir(parents=True)
+    for module in Path(train.__file__).parent.glob("*.py"):
+        (package / module.name).symlink_to(module)
+    (package / "__main__.py").rename(package / "command.py")
+    (package / "__main__.py").write_text(FAILING.replace("train.__main__", "train.command"))
+    document = with_processes(run_document(), 2)
+    config = tmp_path / "run.json"
+    config.write_text(json.dumps(document))
+    environment = os.environ | {"PYTHONSAFEPATH": "1", "PYTHONPATH": str(tmp_path / "path"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "train", "dpo", "--config", str(config)]
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=SECONDS, check=False)
+    assert done.returncode == 1, done.stderr.decode()
+    assert "made to fail (found by process 1 of 2" in done.stderr.decode()
+    assert "made to fail" in end_of(document)["message"]
+    assert not (Path(document["output_dir"]) / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("processes", "training", "says"),
+    [
+        (2, {"batch_size": 3}, "not divisible by 2 processes(.|\n)*set --batch-size to 2 or 4"),
+        (4, {"batch_size": 2}, "not divisible by 4 processes(.|\n)*set --batch-size to 4,"),
+        (2, {"batch_size": 12, "micro_batch_size": 4}, "micro_batch_size 4 on 2 processes(.|\n)*has 6 pairs"),
+    ],
+)
+def test_a_step_that_cannot_be_shared_is_refused_before_anything_is_loaded(
+    run_document, monkeypatch, processes, training, says
+):
+    monkeypatch.setattr("train.model.load_stage_a", None)
+    monkeypatch.setattr("train.ranks.subprocess.Popen", None)
+    with pytest.raises(InputError, match=says):
+        start(with_processes(run_document(**training), processes))
+
+
+def test_each_process_sees_one_gpu_and_fewer_gpus_than_processes_are_refused(monkeypatch):
+    from train.config import Execution
+
+    execution = Execution(device="cuda", processes=2)
+    for rank, gpu in ((0, "4"), (1, "6")):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6,7")
+        for name, value in (("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", 2)):
+            monkeypatch.setenv(name, str(value))
+        place = take_place(execution)
+        assert (place.rank, place.size) == (rank, 2)
+        assert "RANK" not in os.environ
+        use_one_device(execution, place)
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == gpu
+    with pytest.raises(InputError, match="set execution.processes to 1"):
+        use_one_device(execution, Place(size=2, visible="5"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    use_one_device(execution, Place(size=2))
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(InputError, match="3 processes were started"):
+        take_place(execution)
+
+
+def test_what_a_process_reports_becomes_the_error_of_the_run():
+    told = json.dumps({"exit_code": 2, "lost_contact": False, "what": "no pair", "why": "empty", "next_step": "look"})
+    error = read_report(f"noise\n{told}\n", 2, 1, 4)
+    assert isinstance(error, InputError)
+    assert error.what == "no pair"
+    assert read_report(json.dumps({"exit_code": 1, "lost_contact": True, "what": "gloo"}), 1, 2, 4) is None
+    assert isinstance(read_report("Segmentation fault", 139, 2, 4), TrainError)
