@@ -82,7 +82,6 @@ class WhyNot(Frozen):
         "unmeasured",
         "arch",
         "precision",
-        "processes",
         "batch",
         "capacity",
     ]

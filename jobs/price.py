@@ -13,9 +13,6 @@ from train.requirement import Option
 # Launching buys nothing yet beyond this machine: the other clouds are listed, and never fit.
 BACKENDS = frozenset({"local"})
 
-PROCESSES = 1
-"""Processes that the trainer runs at once."""
-
 VALIDATIONS = 10
 """Validation passes of a run, and pairs in one at most: the trainer's own defaults (train/course.py)."""
 VAL_PAIRS = 200
@@ -153,9 +150,7 @@ def hardware_gaps(
 
 def _cuda_gaps(option: Option, offer: Offer, batch_size: int) -> list[WhyNot]:
     gaps: list[WhyNot] = []
-    if option.gpus > PROCESSES:
-        gaps.append(WhyNot(code="processes", need=f"{option.gpus} processes", have=f"a trainer of {PROCESSES}"))
-    elif option.gpus and batch_size % option.gpus:
+    if option.gpus and batch_size % option.gpus:
         gaps.append(WhyNot(code="batch", need=f"a batch size divisible by {option.gpus}", have=str(batch_size)))
     if offer.arch != "x86_64":
         gaps.append(WhyNot(code="arch", need="x86_64", have=offer.arch))

@@ -27,7 +27,6 @@ WORDS = {
     "unmeasured": "hours unknown: not measured",
     "arch": "needs {need}, has {have}",
     "precision": "needs {need}, has {have}",
-    "processes": "data parallel is not run yet",
     "batch": "needs {need}, has {have}",
     "capacity": "no capacity now",
 }
@@ -46,7 +45,6 @@ SHORT = {
     "unmeasured": "not measured",
     "arch": "needs {need}",
     "precision": "no bf16",
-    "processes": "one process alone",
     "batch": "batch size",
     "capacity": "no capacity now",
 }

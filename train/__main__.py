@@ -17,9 +17,10 @@ from typing import TypeVar  # noqa: E402
 
 from pydantic import BaseModel, ValidationError  # noqa: E402
 
-from train.config import EvalConfig, Execution, RunConfig  # noqa: E402
+from train.config import EvalConfig, RunConfig  # noqa: E402
 from train.errors import InputError, TrainError  # noqa: E402
 from train.estimate_config import EstimateConfig  # noqa: E402
+from train.ranks import Place, take_place, use_one_device  # noqa: E402
 
 QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -74,7 +75,7 @@ def _dispatch(given: argparse.Namespace) -> int:
         return rate.run(given.device)
     if given.command == "evaluate":
         config = read(given.config, EvalConfig)
-        use_one_device(config.execution)
+        use_one_device(config.execution, Place(visible=os.environ.get("CUDA_VISIBLE_DEVICES")))
         if given.stop_on_eof:
             end_with_stdin()
         from train import evaluate
@@ -90,11 +91,14 @@ def _dispatch(given: argparse.Namespace) -> int:
         from train import check
 
         return check.run(config, progress=given.progress)
-    use_one_device(config.execution)
+    place = take_place(config.execution)
+    use_one_device(config.execution, place)
     config = with_limits(config, given.max_steps, given.max_seconds)
+    if given.stop_on_eof and place.rank:
+        end_with_stdin()
     from train import dpo
 
-    return dpo.run(config, started=_STARTED, stop_on_eof=given.stop_on_eof)
+    return dpo.run(config, started=_STARTED, stop_on_eof=given.stop_on_eof, place=place)
 
 
 def with_limits(config: RunConfig, max_steps: int | None, max_seconds: float | None) -> RunConfig:
@@ -119,16 +123,13 @@ def end_with_stdin() -> None:
     threading.Thread(target=wait, name="stdin", daemon=True).start()
 
 
-def use_one_device(execution: Execution) -> None:
-    """Shows torch one GPU: with more, the trainer would copy the model to each. Before torch is imported."""
-    if execution.device == "cuda":
-        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-
-
 def read(path: Path, kind: type[Document]) -> Document:
-    """The document in `path`. Raises InputError that names the file and each key that is wrong."""
+    """The document in `path`; `-` is one line of standard input, which stays open.
+
+    Raises InputError that names the file and each key that is wrong.
+    """
     try:
-        return kind.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(sys.stdin.readline() if str(path) == "-" else path.read_bytes())
     except OSError as problem:
         raise InputError(f"{path} cannot be read", str(problem), "check --config") from problem
     except ValidationError as problem:

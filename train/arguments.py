@@ -5,18 +5,25 @@ from __future__ import annotations
 
 from trl import DPOConfig
 
-from train.config import RunConfig
+from train.config import RunConfig, Training
+
+
+def micro_batch_size(training: Training, processes: int) -> int:
+    """Pairs that a process has in memory at once."""
+    share = training.batch_size // processes
+    return min(training.micro_batch_size or share, share)
 
 
 def arguments(config: RunConfig, precision: str, steps: int) -> DPOConfig:
-    """What DPOTrainer is told. `steps` is where the run and its learning rate schedule end."""
+    """What DPOTrainer is told in each process. `steps` is where the run and its learning rate schedule end."""
     training, execution = config.training, config.execution
-    micro = training.micro_batch_size or training.batch_size
+    share = training.batch_size // execution.processes
+    micro = micro_batch_size(training, execution.processes)
     return DPOConfig(
         output_dir=str(config.output_dir / "checkpoints"),
         per_device_train_batch_size=micro,
         per_device_eval_batch_size=micro,
-        gradient_accumulation_steps=training.batch_size // micro,
+        gradient_accumulation_steps=share // micro,
         max_steps=steps,
         learning_rate=training.learning_rate,
         lr_scheduler_type=training.lr_scheduler,

@@ -46,7 +46,7 @@ class Data(Frozen):
 
 
 class Training(Frozen):
-    """The DPO run. `batch_size` is pairs an optimizer step, over all devices."""
+    """The DPO run. `batch_size` is pairs an optimizer step, over all devices; `micro_batch_size` is on one."""
 
     epochs: float = Field(default=1, gt=0)
     max_steps: PositiveInt | None = None
@@ -76,6 +76,7 @@ class Execution(Frozen):
     quantization: Quantization | None = None
     gradient_checkpointing: bool = False
     threads: PositiveInt | None = None
+    processes: PositiveInt = Field(default=1, description="data-parallel processes on this machine, a GPU each")
 
 
 class RunConfig(Frozen):

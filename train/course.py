@@ -84,11 +84,13 @@ class Course(TrainerCallback):
         step, last = state.global_step, state.global_step >= self.steps
         self.val_due = self.validates and (last or step % self.eval_every == 0)
         stopping = None if last else self.stop.reason()
-        control.should_evaluate = self.val_due and not stopping and self.stop.has_room(self._val_seconds)
+        evaluate = self.val_due and not stopping and self.stop.has_room(self._val_seconds)
+        old = time.monotonic() - self._saved_at >= SAVE_SECONDS
+        save = bool(last or stopping or old or step % self.save_every == 0)
+        # Clocks and signals are the first process's, so that all do the same.
+        stopping, control.should_evaluate, control.should_save = self.trainer.group.same((stopping, evaluate, save))
         if control.should_evaluate:
             self.val_due = False
-        old = time.monotonic() - self._saved_at >= SAVE_SECONDS
-        control.should_save = bool(last or stopping or old or step % self.save_every == 0)
         if stopping:
             self.stopped_by = stopping
             control.should_training_stop = True
@@ -111,7 +113,7 @@ class Course(TrainerCallback):
             step=state.global_step,
             max_steps=self.steps,
             epoch=round(state.epoch or 0.0, 6),
-            loss=logs["loss"],
+            loss=tally.loss,
             **tally.means(),
             learning_rate=logs["learning_rate"],
             grad_norm=min(logs["grad_norm"], sys.float_info.max),  # an overflow that the fp16 scaler skips is infinite

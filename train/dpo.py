@@ -7,36 +7,46 @@ import contextlib
 import difflib
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import math
 import os
+import signal
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from train.config import LOSS_TYPES, End, RunConfig, Training
 from train.errors import InputError, TrainError
+from train.ranks import Followers, Place, report
 
 
-def run(config: RunConfig, *, started: float, stop_on_eof: bool = False) -> int:
+def run(config: RunConfig, *, started: float, stop_on_eof: bool = False, place: Place | None = None) -> int:
     """Trains, and says in `end.json` how it ended. `started`: the process's start on the monotonic clock.
 
     Returns the exit code; raises TrainError (after `end.json`), and whatever a defect raises.
     """
     from train.stop import Stop
 
+    place = place or Place(size=config.execution.processes)
+    if place.rank:
+        return _follow(config, place, started)
     stop = Stop(started, config.max_seconds)
     stop.install()
     if stop_on_eof:
         stop.watch_stdin()
     with held(config.output_dir):
+        followers = Followers(config, place, functools.partial(_end_at_once, config, started))
         try:
-            check_settings(config.training)
-            end = _train(config, stop, started)
+            check_settings(config.training, place.size)
+            end = _train(config, stop, started, followers.start())
+            followers.close()
         except BaseException as problem:
-            problem = _as_disk_full(problem)
+            problem = _as_disk_full(followers.explain(problem))
+            followers.close()
             with contextlib.suppress(OSError):
                 _write_end(config, _error_end(config, problem, started))
             if isinstance(problem, TrainError):
@@ -46,12 +56,36 @@ def run(config: RunConfig, *, started: float, stop_on_eof: bool = False) -> int:
     return 0
 
 
-def _train(config: RunConfig, stop: Any, started: float) -> End:
+def _follow(config: RunConfig, place: Place, started: float) -> int:
+    """Trains beside the first process, which decides and writes; an error is told to it. Returns the exit code."""
+    from train.stop import Stop
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        _train(config, Stop(started), started, place)
+    except BaseException as problem:
+        report(problem)
+        raise SystemExit(getattr(problem, "exit_code", 1)) from problem
+    return 0
+
+
+def _end_at_once(config: RunConfig, started: float, problem: TrainError) -> None:
+    """Ends this process from another thread: a process of the run is lost, and a call may be waiting for it."""
+    with contextlib.suppress(OSError):
+        _write_end(config, _error_end(config, problem, started))
+    print(problem, file=sys.stderr, flush=True)
+    os._exit(problem.exit_code)
+
+
+def _train(config: RunConfig, stop: Any, started: float, place: Place) -> End:
     import torch
 
     from train import checkpoint
-    from train.course import VAL_PAIRS, Course, say
+    from train import course as courses
+    from train.course import VAL_PAIRS, Course
     from train.gate import pass_gate
+    from train.group import Group
     from train.hub import fetched
     from train.journal import Journal
     from train.model import load_stage_a
@@ -59,8 +93,13 @@ def _train(config: RunConfig, stop: Any, started: float) -> End:
     from train.tokens import load_tokenizer, prepare
     from train.trainer import StageBTrainer
 
+    first = place.rank == 0
+    say = courses.say if first else _silent
     if config.execution.threads is not None:
         torch.set_num_threads(config.execution.threads)
+    elif place.size > 1:
+        torch.set_num_threads(max(1, torch.get_num_threads() // place.size))
+    _check_device(config, place)
 
     # The data, as training will see it.
     model = fetched(config.model)
@@ -69,13 +108,15 @@ def _train(config: RunConfig, stop: Any, started: float) -> End:
     rows = prepare(config.data.train, tokenizer, max_length)
     if config.data.val:
         val_rows = prepare(config.data.val, tokenizer, max_length, limit=VAL_PAIRS, train_prompts=rows.prompts)
-    _write_data_report(config, rows, val_rows)
+    if first:
+        _write_data_report(config, rows, val_rows)
     if not rows.rows:
         raise InputError(
             f"{config.data.train} has no pair that can be trained on", "every one was left out; data.json says why"
         )
     steps = step_count(config.training, len(rows.rows))
-    say(f"{len(rows.rows)} pairs, {steps} steps of {config.training.batch_size}" + (
+    shared = f" on {place.size} processes" if place.size > 1 else ""
+    say(f"{len(rows.rows)} pairs, {steps} steps of {config.training.batch_size}{shared}" + (
         f"; validation on {len(val_rows.rows)} pairs" if val_rows else "; no validation: the best adapter is the last"
     ))  # fmt: skip
 
@@ -83,29 +124,29 @@ def _train(config: RunConfig, stop: Any, started: float) -> End:
     stage_a = load_stage_a(model, config.execution, config.training)
     identity = run_identity(config, stage_a, rows.rows, val_rows.rows if val_rows else [])
     checkpoints = config.output_dir / "checkpoints"
-    for name in checkpoint.sweep(checkpoints):
-        say(f"removed {name}: a killed run left it half-done")
-    resumed = checkpoint.newest_whole(checkpoints)
+    group = Group.join(place, config.execution.device)
+    resumed = group.same(_newest(checkpoints, say) if first else None)
     if resumed is not None:
         _refuse_other_run(checkpoint.read_document(resumed, "identity.json"), identity, resumed)
 
     # The trainer, and the gate: with Stage A's weights, whether or not a checkpoint follows.
     cache = ReferenceCache(config.reference_cache, stage_a.key)
-    trainer = StageBTrainer(config, stage_a, cache, rows.rows, val_rows.rows if val_rows else [], steps)
+    trainer = StageBTrainer(config, stage_a, cache, rows.rows, val_rows.rows if val_rows else [], steps, group)
     trainer.identity = identity
     pass_gate(trainer, stage_a, rows.rows[:1])
     say(f"the gate is passed: policy and reference are Stage A ({stage_a.precision}, {len(cache)} references known)")
 
     # The run.
     journal = Journal(config.output_dir / "metrics.jsonl")
-    journal.cut_back(checkpoint.step_of(resumed) if resumed else -1)
+    if first:
+        journal.cut_back(checkpoint.step_of(resumed) if resumed else -1)
     course = Course(config, trainer, journal, stop, steps)
     step = 0
     if resumed is not None:
         course.resume(checkpoint.read_document(resumed, "progress.json"))
         step = checkpoint.step_of(resumed)
         say(f"resuming after step {step}")
-    early = stop.reason() if step < steps else None
+    early = group.same(stop.reason() if step < steps else None)
     if early is None:
         if resumed is None or step < steps:
             trainer.add_callback(course)
@@ -114,7 +155,9 @@ def _train(config: RunConfig, stop: Any, started: float) -> End:
             trainer.take_up(resumed)  # transformers would train one step more than asked for
             course.make_up_validation()
         step = trainer.state.global_step
-        course.keep_last()
+        if first:
+            course.keep_last()
+    group.close()
     stop.settled()
     reason: Any = early or course.stopped_by or ("max_steps" if config.training.max_steps else "finished")
     say(f"ended after step {step} of {steps}: {reason}")
@@ -123,7 +166,31 @@ def _train(config: RunConfig, stop: Any, started: float) -> End:
     )  # fmt: skip
 
 
-def check_settings(training: Training) -> None:
+def _newest(checkpoints: Path, say: Callable[[str], None]) -> Path | None:
+    """The checkpoint to resume from. What a killed run left half-done is removed."""
+    from train import checkpoint
+
+    for name in checkpoint.sweep(checkpoints):
+        say(f"removed {name}: a killed run left it half-done")
+    return checkpoint.newest_whole(checkpoints)
+
+
+def _silent(message: str) -> None:
+    """The first process says it."""
+
+
+def _check_device(config: RunConfig, place: Place) -> None:
+    import torch
+
+    if place.size > 1 and config.execution.device == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            f"Process {place.rank} of {place.size} (counted from 0) has no GPU",
+            "each process trains on one of its own, and torch sees no more",
+            "set execution.processes to the number of GPUs: nvidia-smi -L lists them",
+        )
+
+
+def check_settings(training: Training, processes: int = 1) -> None:
     """Raises InputError for what TRL would only find at the first step, or never."""
     for name in training.loss_type:
         if name not in LOSS_TYPES:
@@ -141,11 +208,22 @@ def check_settings(training: Training) -> None:
         )
     if "exo_pair" in training.loss_type and training.label_smoothing <= 0:
         raise InputError("exo_pair needs label_smoothing above 0", "its paper recommends 0.001", "set label_smoothing")
-    micro = training.micro_batch_size or training.batch_size
-    if training.batch_size % micro:
+    if training.batch_size % processes:
+        below = training.batch_size // processes * processes
+        either = f"{below} or {below + processes}" if below else str(processes)
         raise InputError(
-            f"batch_size {training.batch_size} is not divisible by micro_batch_size {micro}",
-            "a step is a whole number of micro-batches",
+            f"batch_size {training.batch_size} is not divisible by {processes} processes",
+            "each process trains on an equal part of a step's pairs",
+            f"set --batch-size to {either}, or execution.processes to a divisor of {training.batch_size}",
+        )
+    share = training.batch_size // processes
+    micro = min(training.micro_batch_size or share, share)
+    if share % micro:
+        raise InputError(
+            f"batch_size {training.batch_size} is not divisible by micro_batch_size {micro}"
+            + (f" on {processes} processes" if processes > 1 else ""),
+            "a step is a whole number of micro-batches"
+            + (f", and each process has {share} pairs of it" * (share != training.batch_size)),
             "change one of them",
         )
 

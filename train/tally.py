@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -32,6 +32,18 @@ class Tally:
             for (chosen, rejected), (ref_chosen, ref_rejected) in zip(logps, refs, strict=True)
         ]
         self.tokens += tokens
+
+    @classmethod
+    def of_all(cls, parts: Sequence[Tally]) -> Tally:
+        """The tallies of all processes as one; its seconds are the first's."""
+        first, *others = parts
+        whole = replace(first, losses=[*first.losses], rewards=[*first.rewards], logps=[*first.logps])
+        for part in others:
+            whole.losses += part.losses
+            whole.rewards += part.rewards
+            whole.logps += part.logps
+            whole.tokens += part.tokens
+        return whole
 
     def means(self) -> dict[str, Any]:
         """The fields that a train line and a validation line share."""

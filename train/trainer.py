@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import time
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from torch.utils.data import DataLoader, RandomSampler
 from transformers.trainer import TRAINER_STATE_NAME
 from trl import DPOTrainer
 
@@ -21,12 +23,19 @@ from train import checkpoint, random_state
 from train.arguments import arguments
 from train.config import RunConfig
 from train.errors import TrainError
+from train.group import Group
 from train.model import StageA
 from train.reference import ReferenceCache, pair_key
 from train.rows import Row
+from train.shares import Shares
 from train.tally import Tally
 
-ADAPTER, OPTIMIZER, RANDOM = "adapter_model.safetensors", "optimizer.safetensors", "random.safetensors"
+ADAPTER, OPTIMIZER = "adapter_model.safetensors", "optimizer.safetensors"
+
+ALONE = Group()
+
+NO_PAIRS = "no_pairs"
+"""The key of a batch that only takes part in a step."""
 
 
 class StageBTrainer(DPOTrainer):
@@ -40,8 +49,13 @@ class StageBTrainer(DPOTrainer):
         rows: list[Row],
         val_rows: list[Row],
         steps: int,
+        group: Group = ALONE,
     ) -> None:
+        """`rows` and `val_rows` are all of them, in every process of `group`: it takes its share."""
         self.base = config.model
+        self.group = group
+        self.batch_size = config.training.batch_size
+        mine = val_rows[group.rank :: group.size]
         self.cache = cache
         self.tally = Tally(config.training.beta)
         self.identity: dict[str, Any] = {}
@@ -52,12 +66,16 @@ class StageBTrainer(DPOTrainer):
             model=stage_a.model,
             args=arguments(config, stage_a.precision, steps),
             train_dataset=Dataset.from_list(rows),
-            eval_dataset=Dataset.from_list(val_rows) if val_rows else None,
+            eval_dataset=Dataset.from_list(mine) if val_rows else None,
             processing_class=stage_a.tokenizer,
             peft_config=stage_a.new_lora,
         )
         self.precompute_ref_logps = True  # batches carry the reference; with the argument, all would be computed now
         self._restore_fp32_adapter()
+        self._new_references: list[dict[bytes, tuple[float, float]]] = []
+        group.spread(self._trained())
+        if group.rank:
+            torch.manual_seed(config.training.seed + group.rank)  # dropout, where a model has any, differs by process
 
     def _restore_fp32_adapter(self) -> None:
         """TRL casts a quantized model's adapter to bf16, in which AdamW's small steps round to nothing."""
@@ -70,11 +88,53 @@ class StageBTrainer(DPOTrainer):
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         return dataset  # tokenized and cut already, by the module that counted what the cut left
 
+    def _trained(self) -> list[torch.nn.Parameter]:
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    # ---- this process's share of a step ----
+
+    def get_train_dataloader(self) -> Any:
+        """The micro-batches of this process, in the order that the seed gives to all."""
+        if self.group.size == 1:
+            return super().get_train_dataloader()
+        micro = self.args.per_device_train_batch_size
+        shares = Shares(RandomSampler(self.train_dataset), self.batch_size, micro, self.group.rank, self.group.size)
+        return self.accelerator.prepare(
+            DataLoader(
+                self.train_dataset,
+                batch_sampler=shares,
+                collate_fn=self._collate,
+                pin_memory=self.args.dataloader_pin_memory,
+            )
+        )
+
+    def _collate(self, rows: list[Row]) -> dict[str, Any]:
+        """A batch; without rows one that counts for nothing, so that this process takes part in the step."""
+        return self.data_collator(rows) if rows else self.data_collator([self.train_dataset[0]]) | {NO_PAIRS: True}
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """In training a micro-batch counts by its pairs: the step's loss is the mean over all pairs of all processes.
+
+        transformers divides by the micro-batches of the step afterwards, and the gradients of processes are added up.
+        """
+        pairs = 0 if NO_PAIRS in inputs else inputs["input_ids"].size(0) // 2
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        if not self.model.training:
+            return loss
+        total = len(self.train_dataset)
+        begins = self.state.global_step % math.ceil(total / self.batch_size) * self.batch_size
+        return loss * (pairs * self.current_gradient_accumulation_steps / min(self.batch_size, total - begins))
+
     # ---- the loss of one batch ----
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
         """As TRL's, on `inputs` completed with reference log-probabilities; the pairs are added to the tally."""
         started = time.perf_counter()
+        counts = inputs.pop(NO_PAIRS, None) is None
+        if not counts:
+            inputs["ref_chosen_logps"] = inputs["ref_rejected_logps"] = torch.zeros(
+                1, device=inputs["input_ids"].device
+            )
         if "ref_chosen_logps" not in inputs:
             inputs["ref_chosen_logps"], inputs["ref_rejected_logps"] = self._references(inputs)
         referenced = time.perf_counter()
@@ -94,16 +154,22 @@ class StageBTrainer(DPOTrainer):
                 "the run has diverged or a weight is not a number; the last checkpoint is kept",
                 "lower the learning rate, or use bf16 or fp32",
             )
-        logps = _pairs(*sums[0].float().chunk(2))
-        refs = _pairs(inputs["ref_chosen_logps"], inputs["ref_rejected_logps"])
-        self.tally.add(value, logps, refs, int(inputs["attention_mask"].sum()))
+        if counts:
+            logps = _pairs(*sums[0].float().chunk(2))
+            refs = _pairs(inputs["ref_chosen_logps"], inputs["ref_rejected_logps"])
+            self.tally.add(value, logps, refs, int(inputs["attention_mask"].sum()))
         self.tally.reference_seconds += referenced - started
         self.tally.loss_seconds += time.perf_counter() - referenced
         return loss
 
     def _references(self, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The reference's sums for the pairs of a batch: from the cache, and into it where they were missing."""
+        """The reference's sums for the pairs of a batch: from the cache, and into it where they were missing.
+
+        In a group the first process writes what all found, when the step is over: until then nobody uses it, so that
+        no value depends on which process was faster.
+        """
         keys = batch_keys(inputs)
+        fresh: dict[bytes, tuple[float, float]] = {}
         missing = [i for i, key in enumerate(keys) if self.cache.get(key) is None]
         if missing:
             select = missing + [len(keys) + i for i in missing]
@@ -113,8 +179,12 @@ class StageBTrainer(DPOTrainer):
                 raise TrainError(
                     "Stage A gives a log-probability that is not finite", "its weights or precision are unsound"
                 )
-            self.cache.put({keys[i]: values for i, values in zip(missing, found, strict=True)})
-        values = [self.cache.get(key) for key in keys]
+            fresh = {keys[i]: values for i, values in zip(missing, found, strict=True)}
+            if self.group.size == 1:
+                self.cache.put(fresh)
+            else:
+                self._new_references.append(fresh)
+        values = [self.cache.get(key) or fresh[key] for key in keys]
         table = torch.tensor(values, dtype=torch.float32, device=inputs["input_ids"].device)
         return table[:, 0], table[:, 1]
 
@@ -141,12 +211,24 @@ class StageBTrainer(DPOTrainer):
         self._metrics["train"].clear()
         self._metrics["eval"].clear()
         if "grad_norm" in logs:
-            self.on_step_logged(logs, self.tally)
+            whole = self._gather()
+            if self.group.first:
+                self.on_step_logged(logs, whole)
             self.tally = Tally(self.beta)
+
+    def _gather(self) -> Tally:
+        """The tally of all processes; the references that they computed become known to all, and are written."""
+        parts = self.group.gather((self.tally, self._new_references))
+        self._new_references = []
+        for found in (found for _, frames in parts for found in frames):
+            (self.cache.put if self.group.first else self.cache.learn)(found)
+        return Tally.of_all([tally for tally, _ in parts])
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         started = time.perf_counter()
         loss = super().training_step(*args, **kwargs)
+        if self.accelerator.sync_gradients:  # the step's last micro-batch
+            self.group.add_up_gradients(self._trained())
         self.tally.training_seconds += time.perf_counter() - started
         return loss
 
@@ -157,7 +239,9 @@ class StageBTrainer(DPOTrainer):
         try:
             with torch.random.fork_rng():
                 metrics = super().evaluate(*args, **kwargs)
-            self.on_validated(self.tally, time.perf_counter() - started)
+            whole = self._gather()
+            if self.group.first:
+                self.on_validated(whole, time.perf_counter() - started)
         finally:
             self.tally = kept
         self.model.train()
@@ -171,24 +255,42 @@ class StageBTrainer(DPOTrainer):
         return {key: value.detach().cpu() for key, value in state.items()}
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        states = self.group.gather((random_state.capture(), self._digest()))
+        if len({digest for _, digest in states}) > 1:
+            raise TrainError(
+                f"After step {self.state.global_step} the processes have different adapters",
+                "they had the same gradients: a device computes wrongly",
+                "the last checkpoint is kept; look at the GPUs (nvidia-smi -q), then launch resume",
+            )
+        if not self.group.first:
+            return
         optimizer, optimizer_rest = checkpoint.pack_optimizer(self.optimizer.state_dict())
-        random_tensors, random_rest = random_state.capture()
         self.state.stateful_callbacks = {}
         self.state.log_history = []
         texts = {
             "adapter_config.json": self.adapter_config_text(),
             "optimizer.json": json.dumps({"optimizer": optimizer_rest, "scheduler": self.lr_scheduler.state_dict()}),
-            "random.json": json.dumps(random_rest),
             "identity.json": json.dumps(self.identity, indent=1),
             "progress.json": json.dumps(self.progress()),
             TRAINER_STATE_NAME: json.dumps(dataclasses.asdict(self.state), indent=1),
         }
         if self.accelerator.scaler is not None:
             texts["scaler.json"] = json.dumps(self.accelerator.scaler.state_dict())
-        tensors = {ADAPTER: self.adapter_tensors(), OPTIMIZER: optimizer, RANDOM: random_tensors}
+        tensors = {ADAPTER: self.adapter_tensors(), OPTIMIZER: optimizer}
+        for rank, ((random_tensors, random_rest), _) in enumerate(states):
+            tensors[f"{_random(rank)}.safetensors"] = random_tensors
+            texts[f"{_random(rank)}.json"] = json.dumps(random_rest)
         parent = Path(self.args.output_dir)
         checkpoint.write(parent, self.state.global_step, tensors, texts)
         checkpoint.rotate(parent)
+
+    def _digest(self) -> str:
+        if self.group.size == 1:
+            return ""
+        digest = hashlib.sha256()
+        for tensor in self.adapter_tensors().values():
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def adapter_config_text(self) -> str:
         """`adapter_config.json` of the trained adapter: over the base as the user named it, wherever that lies here."""
@@ -225,10 +327,13 @@ class StageBTrainer(DPOTrainer):
             self.accelerator.scaler.load_state_dict(state)
 
     def _load_rng_state(self, checkpoint_folder: str | None) -> None:
-        if checkpoint_folder is not None:
-            folder = Path(checkpoint_folder)
-            rest = checkpoint.read_document(folder, "random.json")
-            random_state.restore(checkpoint.read_tensors(folder, RANDOM), rest)
+        """A process that the checkpoint's run did not have goes on with the state that its seed gave."""
+        if checkpoint_folder is None:
+            return
+        folder, name = Path(checkpoint_folder), _random(self.group.rank)
+        if self.group.first or (folder / f"{name}.json").exists():
+            rest = checkpoint.read_document(folder, f"{name}.json")
+            random_state.restore(checkpoint.read_tensors(folder, f"{name}.safetensors"), rest)
 
 
 def batch_keys(inputs: dict[str, Any]) -> list[bytes]:
@@ -242,6 +347,11 @@ def batch_keys(inputs: dict[str, Any]) -> list[bytes]:
         rejected = ids[pairs + i][attention[pairs + i].bool()].tolist()
         keys.append(pair_key(chosen[:length], chosen[length:], rejected[length:]))
     return keys
+
+
+def _random(rank: int) -> str:
+    """The name of a process's random state in a checkpoint."""
+    return f"random-{rank}" if rank else "random"
 
 
 def _pairs(chosen: torch.Tensor, rejected: torch.Tensor) -> list[tuple[float, float]]:

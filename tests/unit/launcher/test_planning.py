@@ -72,6 +72,18 @@ def test_four_gpus_of_8_gb_hold_8_gb_a_process() -> None:
     assert {gap.code for priced in found.offers for gap in priced.why_not} == {"vram"}
 
 
+@pytest.mark.parametrize(("batch_size", "code"), [(1, "batch"), (6, "batch"), (8, None)])
+def test_an_option_with_four_gpus_fits_four_where_the_batch_can_be_shared(batch_size: int, code: str | None) -> None:
+    four = RTX_5070.model_copy(update={"gpus": 4})
+    training = CASE.workload.training.model_copy(update={"batch_size": batch_size})
+    option = CASE.options[1].model_copy(update={"name": "nf4-qlora-x4", "gpus": 4})
+    workload = CASE.workload.model_copy(update={"training": training})
+    case = CASE.model_copy(update={"workload": workload, "options": (option,)})
+    (only,) = plan(case, [four], []).offers
+    assert only.fits == (code is None)
+    assert [gap.code for gap in only.why_not] == ([] if code is None else [code])
+
+
 def test_too_little_memory_fits_nothing_and_says_what_is_needed() -> None:
     found = plan(CASE, [CPU.model_copy(update={"ram_gib": 16.0})], [])
     assert found.chosen is None

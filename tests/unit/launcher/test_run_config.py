@@ -1,0 +1,28 @@
+"""What of a choice goes into the trainer's configuration."""
+
+from pathlib import Path
+
+import pytest
+
+from jobs.home import Home
+from jobs.offer import Offer, PricedOffer
+from launcher.request import Request
+from launcher.run_config import run_config
+from launcher.settings import Settings
+from tests.unit.launcher.test_planning import CASE
+from train.config import ModelRef
+
+
+@pytest.mark.parametrize(("option", "gpus", "processes"), [(0, 1, 1), (0, 4, 4), (2, 0, 1)])
+def test_an_option_trains_in_a_process_a_gpu(tmp_path: Path, option: int, gpus: int, processes: int) -> None:
+    chosen = CASE.options[option].model_copy(update={"gpus": gpus})
+    offer = Offer(cloud="local", instance_type="box", gpus=gpus)
+    choice = PricedOffer(
+        offer=offer, option=chosen, steps=1, hours_expected=None, hours_affordable=None, cost_expected=None,
+        cost_worst=None, basis="", fits=True,
+    )  # fmt: skip
+    run = run_config(
+        Request(Settings(), CASE, ()), ModelRef(base="/m"), job="dpo-1", output_dir=tmp_path, home=Home(tmp_path),
+        choice=choice,
+    )  # fmt: skip
+    assert (run.execution.device, run.execution.processes) == (chosen.device, processes)
