@@ -64,4 +64,4 @@ class TaskWatch:
         for notice in tail.notices[since:]:
             print(f"step {notice.step}: {notice.message}", flush=True)
             if notice.code == "displaced":
-                self.write.set_attention(Attention(code="displaced", command=f"launch eval {self.job_id}"))
+                self.write.set_attention(Attention(code="displaced", command=f"launch logs {self.job_id}"))

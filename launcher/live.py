@@ -6,6 +6,7 @@ import json
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -31,7 +32,8 @@ def panel(home: Home, job: Job) -> RenderableType:
         bar.add_row(ProgressBar(total=progress.max_steps, completed=progress.step, width=60))
         rows.append(bar)
     file = home.job(job.id) / "work" / "metrics.jsonl"
-    lines = _train_lines(file, _size(file))
+    everything = _lines(file, _size(file))
+    lines = [line for line in everything if line.get("kind") == "train"]
     if lines:
         curves = Table.grid(padding=(0, 1))
         for label, key in (("loss", "loss"), ("margin", "margin"), ("chosen", "rewards_chosen")):
@@ -39,6 +41,7 @@ def panel(home: Home, job: Job) -> RenderableType:
             curves.add_row(label, sparkline(values), f"{values[-1]:.3f}")
         rows.append(curves)
     rows += [Text(f"! {item.code}: {item.command}", style="yellow") for item in job.attention]
+    rows += [Text(line["message"], style="yellow") for line in everything if line.get("kind") == "notice"][-1:]
     rows.append(Text(f"Ctrl-C stops watching, not the job. launch cancel {job.id} ends it.", style="dim"))
     title = Text(job.id if job.spec.name == job.id else f"{job.id} {shorter(job.spec.name, 40)}")
     return Panel(Group(*rows), title=title, width=78)
@@ -59,10 +62,9 @@ def _size(file: Path) -> int:
 
 
 @lru_cache(maxsize=2)
-def _train_lines(file: Path, size: int) -> list[dict[str, float]]:
-    """Whole lines of steps; read again only when the file has grown (`size` is the key)."""
+def _lines(file: Path, size: int) -> list[dict[str, Any]]:
+    """Whole lines; read again only when the file has grown (`size` is the key)."""
     if not size:
         return []
     whole = file.read_bytes()[:size].rpartition(b"\n")[0]
-    lines = [json.loads(line) for line in whole.splitlines()]
-    return [line for line in lines if line.get("kind") == "train"]
+    return [json.loads(line) for line in whole.splitlines()]

@@ -48,6 +48,18 @@ def test_a_run_leaves_what_the_contract_says(run_document):
     assert data == check(RunConfig.model_validate(document))
 
 
+def test_a_run_that_displaces_the_policy_says_so_once_and_goes_on(run_document, capfd):
+    # apo_down is made for chosen that are worse than the model's own: it lowers both, and rejected more.
+    document = run_document(epochs=10, learning_rate=2e-2, lr_scheduler="constant", loss_type=["apo_down"])
+    assert start(document) == 0
+    (notice,) = lines(document, "notice")
+    assert notice["code"] == "displaced"
+    chosen = [line["rewards_chosen"] for line in lines(document, "train")]
+    assert chosen[notice["step"] - 1] < 0
+    assert f"step {notice['step']}: the likelihood of chosen falls" in capfd.readouterr().err
+    assert lines(document, "train")[-1]["step"] == 80
+
+
 def test_results_name_the_base_as_the_user_did_and_peft_loads_them_from_the_project(
     run_document, models_folder, tmp_path, monkeypatch
 ):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 
 import psutil
 import pytest
+from rich.console import Console
 
 from artifacts.errors import LaunchError, LeaseLost, UsageProblem
 from jobs import driver, pull
 from jobs.job import Outcome, State
+from launcher import live
 
 
 def test_a_job_walks_the_line_and_its_results_are_whole_at_home(bench):
@@ -31,7 +34,11 @@ def test_a_job_walks_the_line_and_its_results_are_whole_at_home(bench):
     ]  # fmt: skip
     assert done.progress is not None
     assert (done.progress.step, done.progress.max_steps) == (4, 4)
-    assert [attention.code for attention in done.attention] == ["displaced"]
+    assert [(item.code, item.command) for item in done.attention] == [("displaced", f"launch logs {job.id}")]
+    screen = Console(width=80, file=io.StringIO())
+    screen.print(live.panel(bench.home, done))
+    assert "chosen falls" in screen.file.getvalue()
+    assert f"! displaced: launch logs {job.id}" in screen.file.getvalue()
     assert json.loads((results / "cost.json").read_text())["rows"][0]["cost_usd"] == 0
     assert json.loads((results / "run.json").read_text())["lock"].startswith("python:")
 
