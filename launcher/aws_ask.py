@@ -10,11 +10,13 @@ AWS's: some repeat the signature.
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from typing import Any
 
 AT_ONCE = 8
 CONNECT_S = 3
@@ -85,65 +87,86 @@ def _failure(error: Exception) -> dict[str, str]:
     return {"failed": code, "operation": error.operation_name}
 
 
-def main() -> None:
-    question = json.load(sys.stdin)
-    try:
-        import botocore.session
+class _Questions:
+    """Asks with one session of boto3's, from any thread. A client is made when it is first needed."""
+
+    def __init__(self, session: Any, problems: tuple[type[Exception], ...]) -> None:
         from botocore.config import Config
-        from botocore.exceptions import BotoCoreError, ClientError
-    except ImportError:
-        _say("credentials", "", failed="NotInstalled")
-        return
-    # KeyError, TypeError, ValueError: an answer, a file or a variable that is not what it should be
-    problems = (BotoCoreError, ClientError, KeyError, TypeError, ValueError, AttributeError, OSError, EOFError)
-    try:
-        session = botocore.session.Session()
-        # Fetched once, before any thread needs them: a role or a single sign-on is asked over the network.
-        credentials = session.get_credentials()
-        if credentials is None:
-            _say("credentials", "", failed="None")
-            return
-        credentials.get_frozen_credentials()
-        config = Config(
+
+        self._session, self._problems = session, problems
+        self._config = Config(
             connect_timeout=CONNECT_S,
             read_timeout=READ_S,
             retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
             max_pool_connections=AT_ONCE,
         )
-        pricing = session.create_client("pricing", region_name=HOME_OF_PRICES, config=config)
-    except problems as error:
-        _say("credentials", "", **_failure(error))
-        return
-    hopeless = threading.Event()
+        self._creating = threading.Lock()  # a session makes one client at a time
+        self._clients: dict[tuple[str, str], Any] = {}
+        self._hopeless = threading.Event()
 
-    def ask(asked: str, what: str, prices: Callable[[], list[tuple[str, str]]]) -> None:
+    def on_demand(self, kind: str) -> None:
+        if self._hopeless.is_set():
+            return
+        failed = self._ask("on_demand", kind, lambda: _on_demand(self._client("pricing", HOME_OF_PRICES), kind))
+        if failed in SAME_FOR_ALL:
+            self._hopeless.set()
+
+    def spot(self, region: str, kinds: list[str]) -> None:
+        self._ask("spot", region, lambda: _spot(self._client("ec2", region), kinds))
+
+    def _client(self, service: str, region: str) -> Any:
+        with self._creating:
+            if (service, region) not in self._clients:
+                made = self._session.create_client(service, region_name=region, config=self._config)
+                self._clients[service, region] = made
+            return self._clients[service, region]
+
+    def _ask(self, asked: str, what: str, prices: Callable[[], list[tuple[str, str]]]) -> str:
         try:
             _say(asked, what, prices=prices())
-        except problems as error:
+        except self._problems as error:
             failure = _failure(error)
-            if asked == "on_demand" and failure["failed"] in SAME_FOR_ALL:
-                hopeless.set()
             _say(asked, what, **failure)
+            return failure["failed"]
+        return ""
 
-    def ask_on_demand(kind: str) -> None:
-        if not hopeless.is_set():
-            ask("on_demand", kind, lambda: _on_demand(pricing, kind))
 
-    creating = threading.Lock()  # a session makes one client at a time; clients themselves may be shared
+def _questions() -> _Questions | None:
+    """None where nothing can be asked, after saying why. Credentials are fetched here, before any thread needs them."""
+    try:
+        import botocore.session
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError:
+        _say("credentials", "", failed="NotInstalled")
+        return None
+    # KeyError and the like: an answer, a file or a variable that is not what it should be
+    problems = (BotoCoreError, ClientError, KeyError, TypeError, ValueError, AttributeError, OSError, EOFError)
+    try:
+        session = botocore.session.Session()
+        credentials = session.get_credentials()
+        keys = credentials.get_frozen_credentials() if credentials else None
+    except problems as error:
+        _say("credentials", "", **_failure(error))
+        return None
+    if keys is None:
+        _say("credentials", "", failed="None")
+        return None
+    if not all(re.fullmatch(r"[!-~]+", key) for key in keys[:3] if key is not None):
+        _say("credentials", "", failed="Unprintable")  # a header takes nothing else, and its error would print them
+        return None
+    return _Questions(session, problems)
 
-    def ask_spot(region: str, kinds: list[str]) -> None:
-        def prices() -> list[tuple[str, str]]:
-            with creating:
-                client = session.create_client("ec2", region_name=region, config=config)
-            return _spot(client, kinds)
 
-        ask("spot", region, prices)
-
+def main() -> None:
+    question = json.load(sys.stdin)
+    questions = _questions()
+    if questions is None:
+        return
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        asking = [pool.submit(ask_on_demand, kind) for kind in question["on_demand"]]
-        asking += [pool.submit(ask_spot, region, kinds) for region, kinds in question["spot"].items()]
+        asking = [pool.submit(questions.on_demand, kind) for kind in question["on_demand"]]
+        asking += [pool.submit(questions.spot, region, kinds) for region, kinds in question["spot"].items()]
     for one in asking:
-        one.result()  # an error that is none of `problems` ends this process as one
+        one.result()  # an error of another kind ends this process as one
 
 
 if __name__ == "__main__":

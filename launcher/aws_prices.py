@@ -12,16 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from math import inf
 from pathlib import Path
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from artifacts.errors import CredentialProblem
 from jobs.offer import Offer
+from launcher.aws_answers import Answer, accepted, notes_on, raise_where_refused, some
 
 LIMIT_S = 10.0
 """That a plan waits for AWS; what was not answered by then keeps the price of the catalogue."""
-NAMED = 3
 SIGNS = (
     "AWS_ACCESS_KEY_ID",
     "AWS_PROFILE",
@@ -31,32 +27,6 @@ SIGNS = (
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 )
 FILES = {"AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials", "AWS_CONFIG_FILE": "~/.aws/config"}
-SIGN_IN = "aws sso login or aws configure, then aws sts get-caller-identity to see that it works"
-
-EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
-SKEWED = frozenset({"RequestTimeTooSkewed", "RequestInTheFuture"})
-DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"})
-REFUSED = frozenset(
-    {"AuthFailure", "IncompleteSignature", "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidSignatureException",
-     "MissingAuthenticationToken", "OptInRequired", "SignatureDoesNotMatch", "UnrecognizedClientException"}
-)  # fmt: skip
-LIMITED = frozenset({"RequestLimitExceeded", "Throttling", "ThrottlingException", "TooManyRequestsException"})
-NO_NETWORK = frozenset(
-    {"ConnectTimeoutError", "ConnectionClosedError", "ConnectionError", "EndpointConnectionError", "HTTPClientError",
-     "ProxyConnectionError", "ReadTimeoutError", "SSLError"}
-)  # fmt: skip
-
-
-class _Answer(BaseModel):
-    """A line of `aws_ask`: prices of a type by region, or of a region by type, as AWS writes them; or what failed."""
-
-    model_config = ConfigDict(frozen=True)
-
-    asked: Literal["credentials", "on_demand", "spot"]
-    what: str
-    prices: tuple[tuple[str, str], ...] = ()
-    failed: str = ""
-    operation: str = ""
 
 
 def signs_of_credentials(environ: Mapping[str, str]) -> bool:
@@ -96,13 +66,14 @@ def live_offers(listed: Sequence[Offer], environ: Mapping[str, str], now: dateti
     if any(failure.failed == "None" for failure in failures):
         return list(listed), []
     answered = [answer for answer in answers if not answer.failed]
-    if not answered:
-        _raise_where_refused(failures)
+    good = accepted(answers)
+    if not good:
+        raise_where_refused(failures)
     wanted = [("on_demand", kind) for kind in kinds] + [("spot", region) for region in sorted(spot)]
-    return _at_answers(listed, answered, now, said + _why_not(failures, wanted, answers, bool(answered)))
+    return _at_answers(listed, answered, now, said + notes_on(failures, wanted, answers, LIMIT_S, good=good))
 
 
-def _ask(question: str, environ: Mapping[str, str]) -> tuple[list[_Answer], list[str]]:
+def _ask(question: str, environ: Mapping[str, str]) -> tuple[list[Answer], list[str]]:
     """What was answered within `LIMIT_S`. The process is in a session of its own: it has no terminal to ask on."""
     with subprocess.Popen(
         [sys.executable, "-P", str(Path(__file__).with_name("aws_ask.py"))],
@@ -125,13 +96,13 @@ def _ask(question: str, environ: Mapping[str, str]) -> tuple[list[_Answer], list
     return _lines(output), [broke] if child.returncode else []
 
 
-def _lines(output: bytes) -> list[_Answer]:
+def _lines(output: bytes) -> list[Answer]:
     whole, _, _ = output.rpartition(b"\n")  # the last line of a process that was ended may be cut
-    return [_Answer.model_validate_json(line) for line in whole.splitlines()]
+    return [Answer.model_validate_json(line) for line in whole.splitlines()]
 
 
 def _at_answers(
-    listed: Sequence[Offer], answers: Iterable[_Answer], now: datetime, said: list[str]
+    listed: Sequence[Offer], answers: Iterable[Answer], now: datetime, said: list[str]
 ) -> tuple[list[Offer], list[str]]:
     prices: dict[tuple[str, str, bool], list[str]] = defaultdict(list)
     asked: set[tuple[str, str]] = set()
@@ -161,7 +132,7 @@ def _at_answers(
         usd = min(usable) if offer.spot else max(usable)
         offers.append(offer.model_copy(update={"price_per_hour": usd, "price_as_of": now, "price_source": "AWS's API"}))
     if missing:
-        said.append(f"AWS names no price of {_some(missing)}: the catalogue's are used")
+        said.append(f"AWS names no price of {some(missing)}: the catalogue's are used")
     return offers, said
 
 
@@ -171,100 +142,3 @@ def _usd(text: str) -> float | None:
     except ValueError:
         return None
     return value if 0 < value < inf else None
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
-
-
-def _raise_where_refused(failures: Iterable[_Answer]) -> None:
-    """CredentialProblem where a failure is one of credentials."""
-    for failure in failures:
-        problem = _credential_problem(failure)
-        if problem is not None:
-            raise problem
-
-
-def _credential_problem(failure: _Answer) -> CredentialProblem | None:
-    if failure.failed in EXPIRED:
-        return CredentialProblem(
-            "The session with AWS has expired.",
-            why=f"It answered {failure.failed} to a question for its prices.",
-            next_step=f"{SIGN_IN}; if it goes on, set this machine's clock",
-        )
-    if failure.failed in REFUSED:
-        return CredentialProblem(
-            "AWS does not accept the credentials.",
-            why=f"It answered {failure.failed} to a question for its prices.",
-            next_step=SIGN_IN,
-        )
-    if failure.asked != "credentials" or failure.failed in NO_NETWORK | SKEWED | {"NotInstalled"}:
-        return None
-    why, step = {
-        "ProfileNotFound": ("AWS_PROFILE names a profile that is not in ~/.aws/config.", "aws configure list-profiles"),
-        "PartialCredentialsError": ("There is an access key without its secret, or the other way.", "aws configure"),
-        "EOFError": (
-            "The profile wants an MFA code, and nobody can be asked for one here.",
-            "aws sts get-session-token --serial-number ARN --token-code CODE, and set what it prints",
-        ),
-    }.get(failure.failed, (f"boto3 ended with {failure.failed}{_of(failure)}.", SIGN_IN))
-    return CredentialProblem("AWS's credentials cannot be used.", why=why, next_step=step)
-
-
-def _of(failure: _Answer) -> str:
-    return f" at {failure.operation}" if failure.operation else ""
-
-
-ACTIONS = {
-    "credentials": ("sign-in", "sts:AssumeRole"),
-    "on_demand": ("on-demand prices", "pricing:GetProducts"),
-    "spot": ("spot prices", "ec2:DescribeSpotPriceHistory"),
-}
-
-
-def _why_not(
-    failures: Iterable[_Answer], wanted: Sequence[tuple[str, str]], answers: Iterable[_Answer], some: bool
-) -> list[str]:
-    """One sentence for each kind of failure. `some`: AWS has answered something, so that its credentials are good."""
-    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for failure in failures:
-        groups[failure.asked, failure.failed].append(failure.what)
-    notes: list[str] = []
-    for (asked, failed), names in groups.items():
-        prices, action = ACTIONS[asked]
-        of = f" of {_some(sorted(names))}" if asked != "credentials" else ""
-        why, step = _reason(failed, asked, action, some)
-        notes.append(
-            f"AWS gave no {prices}{of}. Why: {why}. Prices are the catalogue's" + (f". Next: {step}" if step else "")
-        )
-    stopped = {asked for asked, failed in groups if asked == "credentials" or failed in DENIED | EXPIRED | REFUSED}
-    known = {(answer.asked, answer.what) for answer in answers}
-    for asked in ("on_demand", "spot"):
-        late = [what for kind, what in wanted if kind == asked and (kind, what) not in known]
-        if late and not ({asked, "credentials"} & stopped):
-            notes.append(
-                f"AWS gave no {ACTIONS[asked][0]} of {_some(late)} within {LIMIT_S:g} s: the catalogue's are used"
-            )
-    return notes
-
-
-def _reason(failed: str, asked: str, action: str, some: bool) -> tuple[str, str]:
-    """Why, and what to type next."""
-    if failed == "NotInstalled":
-        return "boto3 is not installed", "pip install 'dpo-launch[aws]'"
-    if failed in DENIED:
-        return f"this user may not {action}", f"ask for a policy that allows {action} on all resources"
-    if failed in SKEWED:
-        return f"this machine's clock is off ({failed})", "timedatectl set-ntp true"
-    if failed in REFUSED and asked == "spot" and some:
-        return (
-            f"the region is not enabled for this account ({failed})",
-            "aws account enable-region --region-name REGION",
-        )
-    if failed in REFUSED | EXPIRED:
-        return f"it answered {failed}", SIGN_IN
-    if failed in LIMITED:
-        return f"it was asked too often ({failed})", "wait a minute and plan again"
-    if failed in NO_NETWORK:
-        return f"it cannot be reached ({failed})", "check the network, and AWS_ENDPOINT_URL if it is set"
-    return f"its answer was {failed}", ""
