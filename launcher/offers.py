@@ -23,21 +23,22 @@ class Gathered:
 
 
 def gather(home: Home, *, device: str, clouds: Sequence[str], environ: Mapping[str, str], now: datetime) -> Gathered:
-    """This machine's offers, and those in the catalogues of `clouds`, at live prices where a key of Lambda is there.
+    """This machine's offers, and those in the catalogues of `clouds`, at live prices where their credentials are there.
 
     Prices that cannot be are left out, and said.
 
     Raises:
-        CredentialProblem: Lambda's key is not accepted, and `clouds` is Lambda alone. A note where others are left.
+        CredentialProblem: a cloud does not accept them, and `clouds` is that one alone. A note where others are left.
     """
     here = machine.offers(home.root, device)
     folder = catalogue_folder(environ) if clouds else None
     read = [read_catalogue(cloud, folder, now) for cloud in clouds if cloud != "local"]
     notes = [note for one in read for note in one.notes]
     listed = [offer for one in read for offer in one.offers]
-    if "lambda" in clouds:
-        listed, said = _at_live_prices(listed, environ, now, alone=tuple(clouds) == ("lambda",))
-        notes += said
+    for cloud in clouds:
+        if cloud in LIVE:
+            listed, said = _at_live_prices(cloud, listed, environ, now, alone=tuple(clouds) == (cloud,))
+            notes += said
     kept, odd = plausible(listed, now)
     notes += odd
     if read:
@@ -47,20 +48,36 @@ def gather(home: Home, *, device: str, clouds: Sequence[str], environ: Mapping[s
 
 
 def _at_live_prices(
-    listed: list[Offer], environ: Mapping[str, str], now: datetime, *, alone: bool
+    cloud: str, listed: list[Offer], environ: Mapping[str, str], now: datetime, *, alone: bool
 ) -> tuple[list[Offer], list[str]]:
-    from launcher.lambda_prices import LambdaUnreachable, lambda_key, live_offers  # an HTTP client: not without a key
-
+    """`listed` with the offers of `cloud` at what it charges now. CredentialProblem where nothing else is asked for."""
+    mine = [offer for offer in listed if offer.cloud == cloud]
     try:
-        key = lambda_key(environ)
-        if key is None:
-            return listed, []
-        mine = [offer for offer in listed if offer.cloud == "lambda"]
-        live, odd = live_offers(key, mine, environ, now)
+        live, said = LIVE[cloud](mine, environ, now)
     except CredentialProblem as error:
         if alone:
             raise
         return listed, [f"{error.what} {error.why} Prices are the catalogue's. Next: {error.next_step}"]
+    return [*live, *(offer for offer in listed if offer.cloud != cloud)], said
+
+
+def _lambda(mine: list[Offer], environ: Mapping[str, str], now: datetime) -> tuple[list[Offer], list[str]]:
+    from launcher.lambda_prices import LambdaUnreachable, lambda_key, live_offers  # an HTTP client: not without a key
+
+    key = lambda_key(environ)
+    if key is None:
+        return mine, []
+    try:
+        return live_offers(key, mine, environ, now)
     except LambdaUnreachable as error:
-        return listed, [f"{error.what} Why: {error.why}. Prices are the catalogue's"]
-    return [*live, *(offer for offer in listed if offer.cloud != "lambda")], odd
+        return mine, [f"{error.what} Why: {error.why}. Prices are the catalogue's"]
+
+
+def _aws(mine: list[Offer], environ: Mapping[str, str], now: datetime) -> tuple[list[Offer], list[str]]:
+    from launcher.aws_prices import live_offers
+
+    return live_offers(mine, environ, now)
+
+
+LIVE = {"lambda": _lambda, "aws": _aws}
+"""How a cloud is asked: its catalogue offers, the environment and now give offers at live prices, and notes."""
