@@ -32,7 +32,7 @@ def lines(document: dict[str, Any]) -> list[str]:
     table = [
         "  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in range(1, 4))]).rstrip() for row in rows
     ]
-    notes = ["Rates with 95% Wilson intervals, on held-out data; same sampling seeds for both."]
+    notes = ["Rates with 95% Wilson intervals (by note), on held-out data; same sampling seeds."]
     if proxy:
         notes.append(
             "The proxy counts numbers, doses and names in a summary that its source does not contain: it needs no "

@@ -19,7 +19,7 @@ from train.config import EvalConfig
 from train.errors import DataError, InputError
 from train.facts import FactCheck, check
 from train.held_out import Case, plain, read_cases
-from train.intervals import mean_interval, wilson
+from train.intervals import clustered_wilson, mean_interval, wilson
 from train.proxy import unsupported
 
 Value = dict[str, float | int] | None
@@ -129,8 +129,15 @@ def _facts(
         return _rate(sum(name in one.wrong for one in found), n)
 
     def omitted(found: Sequence[FactCheck], wanted: Sequence[str]) -> Value:
-        n = sum(fact.value is not None and fact.name in wanted for case in cases for fact in case.facts)
-        return _rate(sum(name in wanted for one in found for name in one.omitted), n)
+        return _pooled(
+            [
+                (
+                    sum(name in wanted for name in one.omitted),
+                    sum(fact.value is not None and fact.name in wanted for fact in case.facts),
+                )
+                for one, case in zip(found, cases, strict=True)
+            ]
+        )
 
     def measure(name: str, of: Callable[[Sequence[FactCheck]], Value], fact: str | None = None) -> dict[str, Any]:
         return _measure(name, "rate", of(checks[0]), of(checks[1]), fact)
@@ -165,7 +172,7 @@ def _preferences(
 
     def proxy(texts: Sequence[str]) -> Value:
         counts = [unsupported(text, plain(case.prompt), listed) for text, case in zip(texts, cases, strict=True)]
-        return _rate(sum(count for count, _ in counts), sum(total for _, total in counts))
+        return _pooled(counts)
 
     return [
         _measure("loss", "mean", None, _mean([math.log1p(math.exp(-m)) if m > -30 else -m for m in margins])),
@@ -199,6 +206,15 @@ def _rate(count: int, n: int) -> Value:
     if n == 0:
         return None
     low, high = wilson(count, n)
+    return {"value": count / n, "low": low, "high": high, "n": n}
+
+
+def _pooled(counts: Sequence[tuple[int, int]]) -> Value:
+    """A share over all notes together, (how many, of how many) a note, whose interval knows that notes differ."""
+    count, n = sum(each for each, _ in counts), sum(of for _, of in counts)
+    if n == 0:
+        return None
+    low, high = clustered_wilson(counts)
     return {"value": count / n, "low": low, "high": high, "n": n}
 
 
