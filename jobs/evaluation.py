@@ -10,8 +10,11 @@ from jobs.work import last_lines
 from train.config import EvalConfig
 
 
-def eval_config(spec: JobSpec, *, adapter: Path, test: Path, output: Path) -> EvalConfig:
-    """`evalrun/1` for the adapter in the folder `adapter`, on `test`, with the device and lengths of the job itself."""
+def eval_config(spec: JobSpec, *, adapter: Path, test: Path, output: Path, terms: Path | None = None) -> EvalConfig:
+    """`evalrun/1` for the adapter in the folder `adapter`, on `test`, with the device and lengths of the job itself.
+
+    `terms` is the list of terms of the proxy, the job's own where it is None.
+    """
     return EvalConfig(
         job=spec.id,
         model=spec.run.model,
@@ -23,6 +26,7 @@ def eval_config(spec: JobSpec, *, adapter: Path, test: Path, output: Path) -> Ev
         reference_cache=spec.run.reference_cache,
         training=spec.run.training,
         execution=spec.run.execution,
+        terms=terms or spec.terms,
     )
 
 

@@ -94,6 +94,7 @@ class JobSpec(Frozen):
     plan: Plan
     run: RunConfig
     test: Path | None = None
+    terms: Path | None = None
     partial: bool = False
     steps: int
     budget_usd: float | None = None

@@ -23,7 +23,9 @@ from jobs.store import Store
 from jobs.work import write_document
 
 
-def evaluate(home: Home, store: Store, job: Job, test: Path | None, *, say: Callable[[str], None]) -> dict[str, Any]:
+def evaluate(
+    home: Home, store: Store, job: Job, test: Path | None, *, terms: Path | None, say: Callable[[str], None]
+) -> dict[str, Any]:
     """The `eval/1` document of the job's `adapter/` on `test`. The same adapter and data are never evaluated twice.
 
     Where it is the job's own test data, and the job ended without an evaluation, it comes home as the job's.
@@ -43,11 +45,13 @@ def evaluate(home: Home, store: Store, job: Job, test: Path | None, *, say: Call
         )
     if not test.is_file():
         raise UsageProblem(f"There is no file {test}.", next_step=f"launch eval {job.id} --test FILE")
-    own = test == job.spec.test and is_as_it_was(test, home.work(job.id))
+    if terms is not None and not terms.is_file():
+        raise UsageProblem(f"There is no file {terms}.", next_step="name a list of terms, one a line: --terms FILE")
+    own = test == job.spec.test and terms in (None, job.spec.terms) and is_as_it_was(test, home.work(job.id))
     known = job.spec.results / "eval.json"
     if own and known.is_file():
         return json.loads(known.read_text(encoding="utf-8"))
-    output = _evaluated(home, job, adapter, test, say)
+    output = _evaluated(home, job, adapter, test, terms, say)
     if own and job.state is State.DONE and not alive(home, job.id):
         write_document(home.work(job.id) / "eval.json", output.read_text(encoding="utf-8"))
         pull(home, store, job)
@@ -55,12 +59,13 @@ def evaluate(home: Home, store: Store, job: Job, test: Path | None, *, say: Call
     return json.loads(output.read_text(encoding="utf-8"))
 
 
-def _evaluated(home: Home, job: Job, adapter: Path, test: Path, say: Callable[[str], None]) -> Path:
+def _evaluated(home: Home, job: Job, adapter: Path, test: Path, terms: Path | None, say: Callable[[str], None]) -> Path:
     folder = home.root / "evaluations"
     folder.mkdir(parents=True, exist_ok=True)
-    output = folder / f"{job.id}-{_digest(adapter)}-{_digest(test)}.json"
+    listed = f"-{_digest(terms)}" if terms else ""
+    output = folder / f"{job.id}-{_digest(adapter)}-{_digest(test)}{listed}.json"
     if not output.is_file():
-        config = eval_config(job.spec, adapter=adapter.parent, test=test, output=output)
+        config = eval_config(job.spec, adapter=adapter.parent, test=test, output=output, terms=terms)
         file = output.with_suffix(".config")
         file.write_text(config.model_dump_json(by_alias=True), encoding="utf-8")
         say(f"Sampling summaries of {test.name} from Stage A and from {job.id} ...")

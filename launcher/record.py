@@ -78,6 +78,7 @@ def record(request: Request, plan: Plan, stage_a: ModelRef, home: Home, store: S
         plan=plan.shortened(OFFERS_KEPT),
         run=run,
         test=settings.test.expanduser().absolute() if settings.test else None,
+        terms=settings.terms.expanduser().absolute() if settings.terms else None,
         partial=plan.partial,
         steps=choice.steps,
         budget_usd=settings.budget,

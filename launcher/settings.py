@@ -86,6 +86,7 @@ class Settings(BaseModel):
     train: Path | None = flag("FILE", "Preference pairs to train on (JSONL: prompt, chosen, rejected).")
     val: Path | None = flag("FILE", "Pairs by which the best adapter is chosen.")
     test: Path | None = flag("FILE", "Held-out data for the comparison of Stage A and Stage B.")
+    terms: Path | None = flag(None, "Terms, one a line, that a summary may not add to its source (for `launch eval`).")
     budget: Annotated[float, BeforeValidator(_dollars)] | None = flag(
         "USD", "The most that all of it may cost. Without it, nothing is ever bought."
     )
@@ -123,7 +124,7 @@ class Settings(BaseModel):
     )
 
 
-_PATHS = ("requirements", "train", "val", "test", "out", "train_python")
+_PATHS = ("requirements", "train", "val", "test", "terms", "out", "train_python")
 _PATH_OR_ID = ("model", "base", "adapter")
 USER_FILE = "settings.toml"
 

@@ -216,6 +216,12 @@ def test_held_out_data_that_is_missing_or_not_held_out(small: Program) -> None:
     assert not (small.folder / "runs").exists()
 
 
+def test_a_list_of_terms_that_is_missing(small: Program) -> None:
+    with (small.folder / "launch.toml").open("a") as file:
+        file.write('terms = "nowhere.txt"\n')
+    assert "nowhere.txt" in refused(small)
+
+
 def test_a_state_folder_on_a_full_disk(small: Program, small_disk: Path) -> None:
     done = Program(small_disk, small.folder).run("dpo", "--yes")
     assert done.returncode == 2

@@ -95,3 +95,13 @@ def test_the_whole_line_runs_on_real_dialogues(project: Program) -> None:
     assert {"loss", "reward_accuracy", "margin", "unsupported_terms"} <= measures.keys()
     assert measures["unsupported_terms"]["kind"] == "proxy"
     assert "no measure of truth" in project.good("eval", "dpo-1").stdout
+
+    (project.folder / "two.jsonl").write_text("".join((project.folder / "test.jsonl").read_text().splitlines(True)[:2]))
+    (project.folder / "terms.txt").write_text("\n".join("abcdefghijklmnopqrstuvwxyz"))  # it has not learned words yet
+    counts = [
+        next(one for one in project.document("eval", "dpo-1", "--test", "two.jsonl", *words)["measures"][::-1])
+        for words in ((), ("--terms", "terms.txt"))
+    ]
+    assert {one["name"] for one in counts} == {"unsupported_terms"}
+    plain, listed = (sum((one[stage] or {"n": 0})["n"] for stage in ("stage_a", "stage_b")) for one in counts)
+    assert listed > plain
