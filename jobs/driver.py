@@ -18,7 +18,6 @@ from types import FrameType
 
 import jobs
 from artifacts.errors import LaunchError, LeaseLost, StoreFailed
-from jobs.clock import Clock
 from jobs.driver_lock import alive, take
 from jobs.home import Home
 from jobs.job import Attention, Job, State
@@ -61,7 +60,7 @@ def spawn(home: Home, job_id: str) -> int:
     return int(started.stdout)
 
 
-def reconcile(home: Home, store: Store, clock: Clock | None = None) -> list[Job]:  # noqa: ARG001
+def reconcile(home: Home, store: Store) -> list[Job]:
     """Puts `driver_lost` beside jobs of this host that are not done and have no driver. Returns these jobs.
 
     Cheap enough for every `launch status`: one query, and one lock tried for each unfinished job.

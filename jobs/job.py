@@ -98,7 +98,6 @@ class JobSpec(Frozen):
     partial: bool = False
     steps: int
     budget_usd: float | None = None
-    hold_minutes: int | None = None
     train_python: Path | None = None
     pip_args: tuple[str, ...] = ()
     backend: str = "local"

@@ -21,7 +21,6 @@ from jobs.work import has_result, newest_checkpoint, read_end, write_document
 # Names in the work folder, in the order in which they come; `checkpoint` and `logs` are found elsewhere.
 FROM_WORK = ("run.json", "data.json", "end.json", "adapter", "adapter_last", "metrics.jsonl", "eval.json")
 WRITTEN_AT_PLANNING = ("requirement.json", "plan.json")
-AFTER_THE_END = ("cost.json", "report.html")
 IN_MANIFEST = (*WRITTEN_AT_PLANNING, *FROM_WORK, "checkpoint", "logs")
 
 

@@ -54,9 +54,3 @@ def write_adapter(folder: Path, weights: bytes, config: str) -> str:
 
 def write_best(output_dir: Path, best: Best) -> None:
     replace_synced(output_dir / BEST, best.model_dump_json(indent=1).encode())
-
-
-def read_best(output_dir: Path) -> Best | None:
-    """What `best.json` says, or None where there is none."""
-    path = output_dir / BEST
-    return Best.model_validate_json(path.read_bytes()) if path.is_file() else None
