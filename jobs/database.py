@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, create_engine, event, insert, select, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, select, text
 from sqlalchemy.exc import (
     ArgumentError,
     DataError,
@@ -132,7 +132,8 @@ def _refuse_newer(version: int | None, place: str) -> None:
 
 
 def _sqlite_engine(file: Path) -> Engine:
-    engine = create_engine(f"sqlite:///{file}", connect_args={"timeout": BUSY_TIMEOUT_S})
+    url = URL.create("sqlite", database=str(file))  # written as text, a path with ? or % would name another file
+    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S})
 
     def connected(connection: Any, record: Any) -> None:  # noqa: ARG001
         # Off: the driver would begin transactions late, and DDL outside of them. `begun` does it instead.

@@ -23,7 +23,7 @@ class Home:
         """`LAUNCH_HOME`, or the platform's user state folder; made if it is missing.
 
         Raises:
-            UsageProblem: the folder cannot be made or written.
+            UsageProblem: the folder cannot be made or written, or its name can be in no list of folders.
         """
         given = environ.get("LAUNCH_HOME")
         if given:
@@ -32,13 +32,9 @@ class Home:
             from platformdirs import user_state_path
 
             root = user_state_path("launch", appauthor=False)
+        _require_one_word(root)
         _require_writable(root)
         return cls(root, environ.get("LAUNCH_DATABASE_URL") or None)
-
-    @property
-    def database_url(self) -> str:
-        """As SQLAlchemy reads it; the default is SQLite in this folder."""
-        return self.database or f"sqlite:///{self.database_file}"
 
     @property
     def database_file(self) -> Path:
@@ -73,6 +69,15 @@ class Home:
 
     def logs(self, job_id: str) -> Path:
         return self.job(job_id) / "logs"
+
+
+def _require_one_word(root: Path) -> None:
+    if os.pathsep in str(root):
+        raise UsageProblem(
+            f"The state folder {root} has a {os.pathsep!r} in its path",
+            why="The trainer is found in it through PYTHONPATH, where that sign stands between two folders.",
+            next_step=f"set LAUNCH_HOME to a folder without {os.pathsep!r}, e.g. LAUNCH_HOME=~/.launch",
+        )
 
 
 def _require_writable(root: Path) -> None:

@@ -63,6 +63,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
+def read_only_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system on which nothing can be written. Needs root (a mount); skipped, saying so, without."""
+    yield from _file_system(tmp_path / "read only", "1m,ro")
+
+
+@pytest.fixture
 def filling_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 160 MiB for a state folder. Needs root (a mount); skipped, saying so, without."""
     yield from _file_system(tmp_path / "filling", "160m")
@@ -77,6 +83,6 @@ def _file_system(folder: Path, size: str) -> Iterator[Path]:
         check=False,
     )
     if mounted.returncode:
-        pytest.skip(f"a small file system needs root: {mounted.stderr.strip()}")
+        pytest.skip(f"a file system of the test's own needs root: {mounted.stderr.strip()}")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import struct
@@ -207,6 +208,37 @@ def test_an_output_folder_that_cannot_be_written(small: Program) -> None:
     (small.folder / "file").write_text("")
     message = refused(small, "--out", "file/runs")
     assert "--out" in message
+
+
+def test_an_output_folder_on_a_disk_that_is_read_only(small: Program, read_only_disk: Path) -> None:
+    message = refused(small, "--out", str(read_only_disk / "runs"))
+    assert "Read-only file system" in message
+    assert "--out" in message
+    # Not seen from outside: root is let into every folder, and the disk is read-only for root too.
+    without = Program(read_only_disk, small.folder).run("status")
+    assert without.returncode == 2
+    assert f"The state folder {read_only_disk / 'state'} cannot be written" in without.stderr
+    assert "Next: set LAUNCH_HOME" in without.stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write in a folder of any mode")
+def test_folders_without_the_right_to_write(small: Program, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    message = refused(small, "--out", str(closed / "runs"))
+    assert "Permission denied" in message
+    assert "--out" in message
+    without = Program(closed, small.folder).run("status")
+    assert without.returncode == 2
+    assert "Next: set LAUNCH_HOME" in without.stderr
+
+
+def test_a_state_folder_whose_name_is_two_for_pythonpath(small: Program) -> None:
+    done = Program(small.home / "a:b", small.folder).run("dpo", "--yes")
+    assert done.returncode == 2
+    assert "has a ':' in its path" in done.stderr
+    assert "Next: set LAUNCH_HOME" in done.stderr
+    assert not (small.home / "a:b").exists()
 
 
 def test_held_out_data_that_is_missing_or_not_held_out(small: Program) -> None:

@@ -174,6 +174,15 @@ def test_a_newer_database_is_refused_and_untouched(tmp_path: Path):
     assert home.database_file.read_bytes() == before
 
 
+def test_a_state_folder_of_any_name_holds_its_own_database(tmp_path: Path):
+    home = Home(tmp_path / "a?mode=memory#b%20c'\"\n")
+    home.root.mkdir()
+    for _ in range(2):  # made, then read
+        Store.open(home).close()
+    assert home.database_file.is_file()
+    assert list(tmp_path.iterdir()) == [home.root]
+
+
 @pytest.mark.parametrize("content", [b"not a database at all" * 99, b"SQLite format 3\0" + b"\xff" * 4096])
 def test_a_damaged_database_is_named_and_kept(tmp_path: Path, content: bytes):
     home = Home(tmp_path)
