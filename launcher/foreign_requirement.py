@@ -81,7 +81,7 @@ def _one(flat: Mapping[str, object], names: tuple[str, ...], path: Path, underst
         if not math.isclose(other, size, rel_tol=0.01):
             raise UsageProblem(
                 f"The requirement file {path} contradicts itself: {first} is {flat[first]!r}, {key} is {flat[key]!r}.",
-                next_step="remove the wrong one.",
+                next_step=f"remove the wrong one from {path.name}.",
             )
     understood.append(f"{first} {flat[first]!r} is {size:.2f} GiB")
     return size
@@ -126,4 +126,4 @@ def _named_gpus(flat: Mapping[str, object], path: Path) -> list[str]:
 
 
 def _nonsense(path: Path, key: str, value: object, why: str) -> UsageProblem:
-    return UsageProblem(f"The requirement file {path}: {key}: {value!r} {why}.", next_step="correct it.")
+    return UsageProblem(f"The requirement file {path}: {key}: {value!r} {why}.", next_step=f"correct {key} in the file.")

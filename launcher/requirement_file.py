@@ -13,6 +13,7 @@ from launcher.foreign_requirement import MemoryOnly, read_memory
 from train.requirement import Requirement, unknown_keys, version_of
 
 VERSION = 1
+ANEW = "make it anew: launch estimate --model PATH|ID --train FILE -o FILE"
 
 
 def read_requirement(path: Path) -> tuple[Requirement, list[str]]:
@@ -61,10 +62,13 @@ def _document(path: Path) -> object:
         cut = " The file ends too early: it was cut off." if error.pos >= len(text.rstrip()) else ""
         raise UsageProblem(
             f"The requirement file {path} is not JSON: {error.msg} at line {error.lineno}.{cut}",
-            next_step="make it again with the calculator.",
+            next_step=f"{ANEW}.",
         ) from None
     except _NonsenseError as error:
-        raise UsageProblem(f"The requirement file {path}: {error} is not a number.", next_step="correct it.") from None
+        raise UsageProblem(
+            f"The requirement file {path}: {error} is not a number.",
+            next_step=f"write a number in its place, or {ANEW}.",
+        ) from None
 
 
 def _yaml(text: str, path: Path) -> object:
@@ -74,7 +78,7 @@ def _yaml(text: str, path: Path) -> object:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UsageProblem(
-            f"The requirement file {path} is not YAML.", why=str(error), next_step="make it again with the calculator."
+            f"The requirement file {path} is not YAML.", why=str(error), next_step=f"{ANEW}."
         ) from None
 
 
@@ -85,9 +89,9 @@ def _validated(document: object, path: Path) -> tuple[Requirement, list[str]]:
         raise UsageProblem(
             f"The requirement file {path} is not hardware-requirement/{VERSION}: its schema is {named!r}.",
             why="It was made for a newer launch." if version and version > VERSION else "",
-            next_step="update launch (the way it was installed), or make it anew: launch estimate."
+            next_step=f"update launch (the way it was installed), or {ANEW}."
             if version and version > VERSION
-            else "name the calculator's output.",
+            else f"name the calculator's output with --requirements FILE, or {ANEW}.",
         )
     try:
         requirement = Requirement.model_validate(document)
@@ -97,10 +101,16 @@ def _validated(document: object, path: Path) -> tuple[Requirement, list[str]]:
         reason = first["msg"].removeprefix("Value error, ")
         given = first["input"]
         has = f" (it says {given!r})" if isinstance(given, (str, int, float)) else ""
-        raise UsageProblem(f"The requirement file {path}: {where}: {reason}{has}.", next_step="correct it.") from None
+        raise UsageProblem(
+            f"The requirement file {path}: {where}: {reason}{has}.",
+            next_step=f"correct {where or 'it'} in the file, or {ANEW}.",
+        ) from None
     names = [option.name for option in requirement.options]
     if len(set(names)) < len(names):
-        raise UsageProblem(f"The requirement file {path}: two options have the same name.", next_step="correct it.")
+        raise UsageProblem(
+            f"The requirement file {path}: two options have the same name.",
+            next_step=f"give one of them another name in {path.name}.",
+        )
     _check_weights(requirement, path)
     warnings = [
         f"{path.name}: {key} is not known to this version, and is not used." for key in unknown_keys(requirement)
@@ -130,7 +140,7 @@ def _check_weights(requirement: Requirement, path: Path) -> None:
             raise UsageProblem(
                 f"The requirement file {path}: options.{index}.{name}: {asked:g} GiB is {why}: {parameters:,} "
                 f"parameters are {weights:,.1f} GiB in {option.name}.",
-                next_step="correct it, or make the file anew: launch estimate --model PATH|ID --train FILE -o FILE",
+                next_step=f"correct options.{index}.{name} in the file, or {ANEW}",
             )
 
 

@@ -155,8 +155,10 @@ def load(
         first = error.errors()[0]
         name = str(first["loc"][0])
         reason = first["msg"].removeprefix("Value error, ")
+        given = origin.get(name, name)
         raise UsageProblem(
-            f"{origin.get(name, name)}: {reason}", next_step="correct it and run the same command again."
+            f"{given}: {reason}",
+            next_step=f"correct {given} and run the same command again; `launch dpo --help` says what each setting is.",
         ) from None
     _check_weights(settings, origin)
     return settings
@@ -200,7 +202,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
         document: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageProblem(
-            f"{file} cannot be read.", why=str(error), next_step="correct it, or move it away."
+            f"{file} cannot be read.", why=str(error), next_step="correct the file, or move it away; `launch init` writes a new one."
         ) from None
     # `train` is the data as a key and the trainer as a table; a file that needs both has the keys of the job in [dpo].
     settings: dict[str, Any] = document.pop("dpo") if isinstance(document.get("dpo"), dict) else {}

@@ -25,7 +25,9 @@ def init_command() -> int:
             f"{file} exists already, and is left as it is.", next_step="edit it, or move it away."
         ) from None
     except OSError as error:
-        raise UsageProblem(f"{file} cannot be written.", why=f"{error.strerror}.") from None
+        raise UsageProblem(
+            f"{file} cannot be written.", why=f"{error.strerror}.", next_step="cd to a folder that you can write."
+        ) from None
     for name, path in found.items():
         say(f"found {name}: {path}")
     say(f"Wrote {file}. Read it, then: launch plan dpo")

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ class Program:
     home: Path
     folder: Path
     environ: Mapping[str, str] = field(default_factory=dict)
+    through: tuple[str, ...] = ()
+    """A command that runs the program, `setpriv` for one."""
 
     def variables(self) -> dict[str, str]:
         return {
@@ -35,7 +37,7 @@ class Program:
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "launcher", *words],
+            [*self.through, sys.executable, "-m", "launcher", *words],
             cwd=self.folder,
             env=self.variables() | {"PYTHONSAFEPATH": "1"},
             stdin=subprocess.DEVNULL,
@@ -71,7 +73,7 @@ class Program:
         return self.home / "state" / "jobs" / job_id
 
     def in_folder(self, folder: Path) -> Program:
-        return Program(self.home, folder, self.environ)
+        return replace(self, folder=folder)
 
 
 def copy_small(demo: Path, folder: Path) -> None:
