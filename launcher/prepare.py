@@ -17,21 +17,22 @@ from launcher.settings import Settings
 Say = Callable[[str], None]
 
 
-def prepare(settings: Settings, home: Home, *, yes: bool, say: Say, note: Say) -> Request:
+def prepare(settings: Settings, home: Home, *, yes: bool, trains: bool, say: Say, note: Say) -> Request:
     """The request that the requirement file and the flags make; without a file, one that is estimated.
 
-    `say` hears what is going on, `note` what is odd about the file or the model.
+    Where it `trains`, a bare config.json is no model. `say` hears what is going on, `note` what is odd about the file
+    or the model.
     """
     if settings.requirements is not None:
         request = read_request(settings)
     else:
-        request = _estimated(settings, home, yes=yes, say=say)
+        request = _estimated(settings, home, yes=yes, trains=trains, say=say)
     for warning in request.warnings:
         note(f"warning: {warning}")
     return request
 
 
-def _estimated(settings: Settings, home: Home, *, yes: bool, say: Say) -> Request:
+def _estimated(settings: Settings, home: Home, *, yes: bool, trains: bool, say: Say) -> Request:
     missing = [f"--{name}" for name in ("model", "train") if getattr(settings, name) is None]
     if missing:
         raise UsageProblem(
@@ -41,8 +42,11 @@ def _estimated(settings: Settings, home: Home, *, yes: bool, say: Say) -> Reques
             "project with one.",
         )
     from launcher.estimate import estimate_config, estimated_request
+    from train.stage_a import identify
 
     estimate_config(settings)  # a file that is not there is said before an environment is made
+    if trains:
+        identify(str(settings.model), base=settings.base, adapter=settings.adapter)
     environment = make_environment(settings, home, estimate_device(settings), yes=yes, say=say)
     return estimated_request(settings, home, environment, say)
 

@@ -48,7 +48,7 @@ def dpo_command(yes: bool, detach: bool, dry_run: bool, force: bool, as_json: bo
     out = check_folders(settings.out, home)
     refuse_what_cannot_be_rented(settings)
     odd: list[str] = []  # said after the line about money
-    request = prepare(settings, home, yes=yes, say=say, note=odd.append)
+    request = prepare(settings, home, yes=yes, trains=True, say=say, note=odd.append)
     offers = find_offers(settings, home, odd.append)
     needed = Market(request, offers, store.rates()).plan().budget_needed_usd
     line = no_budget_line(settings, needed, priced=any(offer.cloud != "local" for offer in offers))

@@ -44,7 +44,7 @@ def plan_dpo(everything: bool, as_json: bool, yes: bool, **flags: Any) -> int:
     memory = _memory_only(settings)
     if memory is not None:
         return _memory_plan(memory, settings, home, as_json=as_json)
-    request = prepare(settings, home, yes=yes, say=say, note=say)
+    request = prepare(settings, home, yes=yes, trains=False, say=say, note=say)
     environment = environment_if_ready(request, home, make=yes, say=say)
     gpu = environment_device(request, home) == "cuda"
     rates = known_rates(home, Store.open(home), environment, gpu=gpu, say=say)

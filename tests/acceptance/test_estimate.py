@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.program import Program, without_test_data
+from tests.acceptance.program import Program
 from tests.bench.case import write_case
 
 MODEL, TRAIN = ("--model", "stage_a/adapter"), ("--train", "data/train.jsonl")
@@ -73,17 +73,6 @@ def test_what_is_estimated_is_planned_and_trained(without_file: Program) -> None
     assert "was made before" not in anew.stderr
     assert "There are no weights" in anew.stderr
     assert "of 5 in an epoch" in anew.stdout
-
-
-def test_a_new_lora_is_of_the_rank_and_on_the_modules_that_were_asked_for(without_file: Program) -> None:
-    without_test_data(without_file.folder)
-    file = without_file.folder / "need.json"
-    lora = ("--lora-r", "2", "--lora-target", "k_proj,o_proj")
-    without_file.good("estimate", "--model", "stage_a/base", *TRAIN, *lora, "-o", str(file), "--yes")
-    without_file.good("dpo", "--requirements", str(file), "--max-steps", "1", "--yes")
-    adapter = Path(without_file.job("dpo-1")["results"]) / "adapter_last" / "adapter_config.json"
-    config = json.loads(adapter.read_text())
-    assert (config["r"], sorted(config["target_modules"])) == (2, ["k_proj", "o_proj"])
 
 
 @pytest.mark.parametrize(

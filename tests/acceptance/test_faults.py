@@ -118,6 +118,19 @@ def test_kill_9_of_the_driver_ends_its_trainer_and_resume_ends_in_the_same_adapt
     resumes_to_the_same(job, undisturbed)
 
 
+def test_kill_9_of_both_at_once_in_a_checkpoint_then_resume_ends_in_the_same_adapter(
+    job: Program, undisturbed: tuple[str, list[float]]
+) -> None:
+    launched = job.start(*RUN)
+    trainer = stopped_at(job, MOMENTS["in a checkpoint"])
+    driver = driver_of(trainer)
+    for process in (driver, trainer):
+        process.kill()
+    launched.communicate(timeout=60)
+    assert launched.returncode == 1
+    resumes_to_the_same(job, undisturbed)
+
+
 def test_kill_9_of_the_driver_ends_its_evaluation_and_resume_finishes_it(small: Program) -> None:
     launched = small.start("dpo", "--yes", "--max-steps", "2")
     evaluation = stopped_at(small, lambda program: True, "evaluate")

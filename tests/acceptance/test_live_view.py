@@ -19,7 +19,9 @@ def on_terminal(program: Program, *words: str) -> Terminal:
 
 
 def shows_training(screen: str) -> bool:
-    return re.search(rf"training: step \d+ of {STEPS}, loss \d+\.\d+, margin -?\d+\.\d+, .*left", screen) is not None
+    """A whole panel: what a terminal has got so far may end in the middle of one."""
+    progress = rf"training: step \d+ of {STEPS}, loss \d+\.\d+, margin -?\d+\.\d+, .*left"
+    return "╰" in screen.rpartition("╭")[2] and re.search(progress, screen) is not None
 
 
 def check_panel(screen: str) -> None:

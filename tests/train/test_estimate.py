@@ -110,7 +110,7 @@ def test_the_real_pairs_decide_memory_and_flops(tmp_path: Path, models_folder: P
     document = {
         "model": {"base": str(models_folder / "llama")},
         "data": {"train": str(pairs), "val": str(pairs)},
-        "training": {"batch_size": 4, "max_length": 4096, "epochs": 2},
+        "training": {"batch_size": 4, "max_length": 4096, "epochs": 2, "lora_r": 3, "lora_target": ["k_proj"]},
         "lengths": [64],
     }
     found = estimated(tmp_path, document)
@@ -119,6 +119,7 @@ def test_the_real_pairs_decide_memory_and_flops(tmp_path: Path, models_folder: P
     workload = found.workload
     assert workload is not None
     assert (workload.data.train_examples, workload.training.steps) == (12, 6)
+    assert (workload.training.lora_r, workload.training.lora_target) == (3, ("k_proj",))
     by_name = {option.name: option for option in found.options}
     assert {name for name, option in by_name.items() if option.gpus > 1} == {
         f"{name}-x{gpus}" for name, gpus in product(("16bit-lora", "16bit-lora-ckpt", "nf4-qlora-ckpt"), (2, 4))

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +15,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import train
-from tests.train.runs import end_of, interrupted, lines, start
+from tests.train.runs import end_of, interrupted, lines, start, trained
 from train import checkpoint
 from train.errors import InputError
 
@@ -66,6 +71,58 @@ def test_stopped_by_sigterm_twice(run_document, monkeypatch, family, adapter, ex
     assert numbers(parts, "val") == numbers(whole, "val")
     assert adapters(parts) == adapters(whole)
     assert end_of(parts)["best_step"] == end_of(whole)["best_step"]
+
+
+def one_folder(models: Path, folder: Path) -> dict:
+    """Base and adapter lie beside each other, as trainers leave them that save both."""
+    shutil.copytree(models / "llama", folder)
+    shutil.copytree(models / "llama-adapter", folder, dirs_exist_ok=True)
+    return {"base": str(folder), "adapter": str(folder)}
+
+
+def merged(models: Path, folder: Path) -> dict:
+    """The adapter is in the weights."""
+    model = AutoModelForCausalLM.from_pretrained(models / "llama")
+    PeftModel.from_pretrained(model, models / "llama-adapter").merge_and_unload().save_pretrained(folder)
+    AutoTokenizer.from_pretrained(models / "llama").save_pretrained(folder)
+    return {"base": str(folder), "adapter": None}
+
+
+@pytest.mark.parametrize("form", [one_folder, merged])
+def test_in_its_other_forms_stage_a_is_the_reference_to_the_end_of_a_resumed_run(
+    run_document, models_folder, tmp_path, monkeypatch, form
+):
+    model = form(models_folder, tmp_path / "stage_a")
+    whole = run_document() | {"model": model}
+    parts = beside(whole)
+    ids = torch.arange(4, 20)[None]
+    stage_a = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(models_folder / "llama"), models_folder / "llama-adapter"
+    )
+    with torch.no_grad():
+        expected = stage_a.eval()(ids).logits
+    seen = []
+
+    def reference_is_stage_a(trainer) -> None:
+        policy = trainer.model.eval()
+        with torch.no_grad():
+            if model["adapter"]:
+                policy.set_adapter("ref")
+                logits = policy(ids).logits
+                policy.set_adapter("default")
+            else:
+                with policy.disable_adapter():
+                    logits = policy(ids).logits
+            seen.append(not torch.equal(policy(ids).logits, logits))
+        torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
+
+    trained(whole, monkeypatch, reference_is_stage_a)
+    interrupted(parts, monkeypatch, at_step=6)
+    trained(parts, monkeypatch, reference_is_stage_a)
+    assert seen == [True, True], "the policy is another one by then"
+    assert numbers(whole)[0][1] == pytest.approx(math.log(2), abs=1e-6)
+    assert numbers(parts) == numbers(whole)
+    assert adapters(parts) == adapters(whole)
 
 
 def test_stopped_where_a_validation_was_due_it_is_made_up_for(run_document, monkeypatch):

@@ -26,3 +26,14 @@ def test_an_option_trains_in_a_process_a_gpu(tmp_path: Path, option: int, gpus: 
         choice=choice,
     )  # fmt: skip
     assert (run.execution.device, run.execution.processes) == (chosen.device, processes)
+
+
+def test_a_new_lora_is_the_one_that_was_estimated_unless_told_otherwise(tmp_path: Path) -> None:
+    training = CASE.workload.training.model_copy(update={"lora_r": 3, "lora_target": ("k_proj",)})
+    estimated = CASE.model_copy(update={"workload": CASE.workload.model_copy(update={"training": training})})
+    for settings, r in ((Settings(), 3), (Settings(lora_r=5), 5)):
+        run = run_config(
+            Request(settings, estimated, ()), ModelRef(base="/m"), job="dpo-1", output_dir=tmp_path,
+            home=Home(tmp_path),
+        )  # fmt: skip
+        assert (run.training.lora_r, run.training.lora_target) == (r, ("k_proj",))
