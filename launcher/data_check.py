@@ -28,7 +28,9 @@ def check_test_data(request: Request) -> None:
     test, data = request.settings.test, request.requirement.workload.data
     terms = request.settings.terms
     if terms is not None and not terms.is_file():
-        raise UsageProblem(f"There is no file {terms}.", next_step="correct `terms`, a list of one term a line.")
+        raise UsageProblem(
+            f"There is no file {terms}.", next_step="correct `terms` in launch.toml: a text file of one term a line."
+        )
     if test is None:
         return
     if not test.is_file():

@@ -46,7 +46,9 @@ def job_options(only: Mapping[str, str] | None = None) -> Callable[[F], F]:
 
 def _reserved(_: click.Context, parameter: click.Parameter, value: object) -> None:
     if value:
-        raise UsageProblem(f"{parameter.opts[0]} is reserved: it does not work yet.", next_step="leave it out.")
+        raise UsageProblem(
+            f"{parameter.opts[0]} is reserved: it does not work yet.", next_step=f"leave {parameter.opts[0]} out."
+        )
 
 
 def load_settings(flags: dict[str, Any]) -> Settings:

@@ -112,7 +112,9 @@ def _train(config: RunConfig, stop: Any, started: float, place: Place) -> End:
         _write_data_report(config, rows, val_rows)
     if not rows.rows:
         raise InputError(
-            f"{config.data.train} has no pair that can be trained on", "every one was left out; data.json says why"
+            f"{config.data.train} has no pair that can be trained on",
+            "every one was left out; data.json says why",
+            "name other pairs with --train FILE, or raise --max-length",
         )
     steps = step_count(config.training, len(rows.rows))
     shared = f" on {place.size} processes" if place.size > 1 else ""

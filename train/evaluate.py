@@ -66,7 +66,9 @@ def _load(config: EvalConfig) -> tuple[Any, Any, Policies]:
         else:
             model = PeftModel.from_pretrained(stage_a.model, folder, adapter_name="trained")
     except (OSError, ValueError, RuntimeError) as problem:
-        raise InputError(f"The trained adapter in {folder} cannot be loaded", str(problem)) from problem
+        raise InputError(
+            f"The trained adapter in {folder} cannot be loaded", str(problem), "bring it home again: launch pull JOB"
+        ) from problem
     model.eval()
 
     @contextlib.contextmanager
@@ -158,7 +160,10 @@ def _preferences(
 
     rows = prepare(config.test, tokenizer, config.training.max_length, limit=len(cases)).rows
     if not rows:
-        raise DataError(f"{config.test} has no pair that can be evaluated at max_length {config.training.max_length}")
+        raise DataError(
+            f"{config.test} has no pair that can be evaluated at max_length {config.training.max_length}",
+            next_step="name other held-out data with --test FILE",
+        )
     logps: list[list[tuple[float, float]]] = []
     for policy in policies:
         with policy():
@@ -195,7 +200,9 @@ def _listed(path: Path | None) -> frozenset[str]:
     try:
         return frozenset(line.strip().casefold() for line in path.read_text(encoding="utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as problem:
-        raise InputError(f"The list of terms {path} cannot be read", str(problem)) from problem
+        raise InputError(
+            f"The list of terms {path} cannot be read", str(problem), "name a text file of one term a line"
+        ) from problem
 
 
 def _measure(name: str, kind: str, stage_a: Value, stage_b: Value, fact: str | None = None) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def read_objects(
                     empty = False
                     yield number, _object(path, number, line, good)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read.", str(error)) from error
+        raise DataError(f"{path}: cannot be read.", str(error), f"name a file that can be: ls -l {path}") from error
     if empty:
         raise DataError(f"{path}: the file holds no {noun}.", next_step=f"A good line: {good}")
 

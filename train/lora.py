@@ -66,19 +66,27 @@ def read_lora(folder: Path) -> Lora:
         InputError: files are missing or damaged, it is another kind of adapter, or it changes lm_head.
     """
     if not (folder / CONFIG).is_file():
-        raise InputError(f"{folder}: no {CONFIG}, so this is no adapter.", next_step="name the adapter's folder.")
+        raise InputError(f"{folder}: no {CONFIG}, so this is no adapter.", next_step="name its folder with --adapter.")
     config = read_json(folder / CONFIG)
     kind = config.get("peft_type")
     if kind != "LORA":
-        raise InputError(f"{folder}: the adapter is of type {kind}, and only LORA can be trained on.")
+        raise InputError(
+            f"{folder}: the adapter is of type {kind}, and only LORA can be trained on.",
+            next_step="merge it into its base (PEFT's merge_and_unload), and name that with --model FOLDER.",
+        )
     if type(config.get("r")) is not int or config["r"] < 1:
-        raise InputError(f"{folder / CONFIG}: r is {config.get('r')!r}, not a positive integer.")
+        raise InputError(
+            f"{folder / CONFIG}: r is {config.get('r')!r}, not a positive integer.",
+            next_step=f"copy {CONFIG} and {WEIGHTS} from their source again.",
+        )
     lora = Lora(folder, config, read_header(folder / WEIGHTS))
     factors = lora.factors()
     halves = [module for module, pair in factors.items() if len(pair) != 2]
     if not factors or halves:
         what = f"{halves[0]} has only one of its two factors" if halves else "it holds no LoRA factors"
-        raise InputError(f"{folder / WEIGHTS}: {what}.", next_step="copy the adapter again.")
+        raise InputError(
+            f"{folder / WEIGHTS}: {what}.", next_step=f"copy {CONFIG} and {WEIGHTS} from their source again."
+        )
     targets = config.get("target_modules")
     if "lm_head" in lora.target_modules or (isinstance(targets, list) and "lm_head" in targets):
         raise InputError(

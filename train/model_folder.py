@@ -52,7 +52,10 @@ def check_full(base: Path) -> dict[str, Any]:
             next_step=f"--model {shlex.quote(str(base))} --base FOLDER_OR_HUB_ID",
         )
     if not (base / "config.json").is_file():
-        raise InputError(f"{base}: no config.json, so this is no model folder.", next_step="name the model's folder.")
+        raise InputError(
+            f"{base}: no config.json, so this is no model folder.",
+            next_step="name the folder of the base with --base, or of a full model with --model.",
+        )
     config = read_json(base / "config.json")
     if not weight_files(base):
         torch_files = _torch_files(base)

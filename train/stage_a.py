@@ -158,7 +158,10 @@ def _folder(name: str) -> Path:
 def _base_of(adapter: Path) -> tuple[str, str | None]:
     """Where an adapter says that its base is, and the revision: beside itself, then from here, then on the hub."""
     if not (adapter / CONFIG).is_file():
-        raise InputError(f"{adapter}: no {CONFIG}, so this is no adapter.", next_step="copy the adapter again.")
+        raise InputError(
+            f"{adapter}: no {CONFIG}, so this is no adapter.",
+            next_step=f"copy {CONFIG} and {WEIGHTS} from their source again.",
+        )
     config = read_json(adapter / CONFIG)
     name, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(name, str) or not name:
@@ -187,7 +190,7 @@ def _two_ways(folder: Path) -> NoReturn:
         f"{folder} holds full weights and an adapter, which can be read two ways.",
         "The adapter may still have to be applied, or it is in the weights already (merged) and these are left-overs. "
         "Read wrongly, Stage A would lose its training or have it twice.",
-        f"--base {quoted} --adapter {quoted} if it is still to be applied; "
+        f"--model {quoted} --adapter {quoted} if it is still to be applied; "
         f"--model {quoted} --adapter none if it is merged.",
     )
 
@@ -212,7 +215,10 @@ def check_files(ref: ModelRef) -> None:
             torch_file = adapter / "adapter_model.bin"
             if torch_file.is_file():
                 convert_file(torch_file, adapter / WEIGHTS)
-            raise InputError(f"{adapter}: no {WEIGHTS}, so there is no adapter to apply.", next_step="copy it again.")
+            raise InputError(
+                f"{adapter}: no {WEIGHTS}, so there is no adapter to apply.",
+                next_step=f"copy {WEIGHTS} from its source again.",
+            )
         lora = read_lora(adapter)
     if not _is_folder(ref.base):
         return

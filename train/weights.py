@@ -49,10 +49,10 @@ def read_json(path: Path) -> dict[str, Any]:
         value: object = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
-            f"{path}: cannot be read as JSON.", str(error), "copy the file from its source again."
+            f"{path}: cannot be read as JSON.", str(error), f"copy {path.name} from its source again."
         ) from error
     if not isinstance(value, dict):
-        raise InputError(f"{path}: holds no JSON object.", next_step="copy the file from its source again.")
+        raise InputError(f"{path}: holds no JSON object.", next_step=f"copy {path.name} from its source again.")
     return cast("dict[str, Any]", value)
 
 
@@ -118,7 +118,7 @@ def _sizes(value: object) -> tuple[int, ...] | None:
 
 def _broken(path: Path, why: str) -> InputError:
     return InputError(
-        f"{path}: truncated or damaged.", f"{why[0].upper()}{why[1:]}.", "copy or download the file again."
+        f"{path}: truncated or damaged.", f"{why[0].upper()}{why[1:]}.", f"copy or download {path.name} again."
     )
 
 
@@ -172,5 +172,5 @@ def _weight_map(index: Path) -> dict[str, str]:
     found: object = read_json(index).get("weight_map")
     names = cast("dict[str, object]", found) if isinstance(found, dict) else {}
     if not names or not all(isinstance(name, str) and Path(name).name == name for name in names.values()):
-        raise InputError(f"{index}: no usable weight_map.", next_step="copy the file from its source again.")
+        raise InputError(f"{index}: no usable weight_map.", next_step=f"copy {index.name} from its source again.")
     return cast("dict[str, str]", names)

@@ -21,7 +21,11 @@ def demo_command(folder: str) -> int:
     try:
         write_project(place)
     except OSError as error:
-        raise UsageProblem(f"The sample project cannot be written to {place}.", why=f"{error.strerror}.") from None
+        raise UsageProblem(
+            f"The sample project cannot be written to {place}.",
+            why=f"{error.strerror}.",
+            next_step="launch demo ANOTHER_FOLDER",
+        ) from None
     say(f"A sample project is in {place}: synthetic notes, a small Stage-A model that hallucinates, preference pairs.")
     say(f"Next: cd {_quoted(place)} && launch dpo")
     return 0

@@ -18,8 +18,8 @@ from tests.acceptance.program import Program, edit_requirement
 
 Spoil = Callable[[Path], None]
 
-WHAT_TO_TYPE = re.compile(r"launch |--\w|LAUNCH_|[\w.-]*/|\w+\.\w+ in the file|\{")
-"""A command, a flag, a variable, a path, a key of the file, or an example of a good line."""
+WHAT_TO_TYPE = re.compile(r"launch |--\w|LAUNCH_|\w/\w|\w\.\w|\{")
+"""A command, a flag, a variable, a file, a key, or an example of a good line."""
 
 
 def refused(program: Program, *words: str) -> str:

@@ -95,7 +95,7 @@ def test_weights_beside_an_adapter_are_refused_until_someone_says_which(tmp_path
     with pytest.raises(InputError, match="two ways") as caught:
         identify(str(both))
     quoted = shlex.quote(str(both))
-    assert f"--base {quoted} --adapter {quoted}" in caught.value.next_step
+    assert f"--model {quoted} --adapter {quoted}" in caught.value.next_step
     assert f"--model {quoted} --adapter none" in caught.value.next_step
     assert identify(str(both), base=str(both), adapter=str(both)) == ModelRef(base=str(both), adapter=str(both))
     assert identify(str(both), adapter=str(both)) == ModelRef(base=str(both), adapter=str(both))
