@@ -120,9 +120,13 @@ def write_synced(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def replace_synced(path: Path, data: bytes) -> None:
-    """The file is the old one or the new one at any moment, never half of either."""
-    beside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+def replace_synced(path: Path, data: bytes, by_way_of: Path | None = None) -> None:
+    """The file is the old one or the new one at any moment, never half of either.
+
+    `by_way_of` is the folder in which it is written first, where what a kill leaves may lie: the file's own, or another
+    one of the same disk.
+    """
+    beside = (by_way_of or path.parent) / f"{path.name}.tmp-{os.getpid()}"
     try:
         write_synced(beside, data)
         beside.replace(path)

@@ -81,7 +81,7 @@ def _end_at_once(config: RunConfig, started: float, problem: TrainError) -> None
 def _train(config: RunConfig, stop: Any, started: float, place: Place) -> End:
     import torch
 
-    from train import checkpoint
+    from train import checkpoint, results
     from train import course as courses
     from train.course import VAL_PAIRS, Course
     from train.gate import pass_gate
@@ -109,6 +109,7 @@ def _train(config: RunConfig, stop: Any, started: float, place: Place) -> End:
     if config.data.val:
         val_rows = prepare(config.data.val, tokenizer, max_length, limit=VAL_PAIRS, train_prompts=rows.prompts)
     if first:
+        results.sweep(config.output_dir)
         _write_data_report(config, rows, val_rows)
     if not rows.rows:
         raise InputError(

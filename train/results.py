@@ -35,7 +35,7 @@ def write_adapter(folder: Path, weights: bytes, config: str) -> str:
     """
     text = config.encode()
     if folder.is_dir() and (folder / CONFIG).is_file() and (folder / CONFIG).read_bytes() == text:
-        replace_synced(folder / WEIGHTS, weights)
+        replace_synced(folder / WEIGHTS, weights, by_way_of=folder.parent)
     else:
         beside = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
         shutil.rmtree(beside, ignore_errors=True)
@@ -54,3 +54,12 @@ def write_adapter(folder: Path, weights: bytes, config: str) -> str:
 
 def write_best(output_dir: Path, best: Best) -> None:
     replace_synced(output_dir / BEST, best.model_dump_json(indent=1).encode())
+
+
+def sweep(output_dir: Path) -> None:
+    """Removes what a killed run left half-written here. For the one trainer that holds the folder."""
+    for path in output_dir.glob("*.tmp-*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
