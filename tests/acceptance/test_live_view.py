@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 
 from tests.acceptance.processes import after_step, stopped_at
 from tests.acceptance.program import Program, without_test_data
@@ -69,3 +70,32 @@ def test_a_terminal_shows_the_training_and_ctrl_c_says_how_to_come_back(small: P
     assert "dpo-1 training: step" in err
     assert "\x1b" not in out + err
     assert NAME in small.good("status").stdout
+
+
+def is_displaced(program: Program) -> bool:
+    file = program.state("dpo-1") / "work" / "metrics.jsonl"
+    return file.exists() and '"displaced"' in file.read_text()
+
+
+def unwrapped(screen: str) -> str:
+    return re.sub(r"[\s│]+", " ", screen)
+
+
+def test_a_policy_that_is_displaced_is_said_while_it_trains_and_after_it(small: Program) -> None:
+    without_test_data(small.folder)
+    # apo_down is made for chosen that are worse than the model's own: it lowers both, and rejected more.
+    settings = ("--loss-type", "apo_down", "--learning-rate", "0.01", "--batch-size", "4", "--eval-every", "100")
+    launched = on_terminal(small, "dpo", "--yes", "--max-steps", "60", *settings)
+    trainer = stopped_at(small, is_displaced)
+    seen = launched.until(lambda screen: "help." in screen and "! displaced" in screen, "the notice")
+    assert "training: step" in seen
+    said = "The policy is displaced, not improved; adapter/ stays the best on validation."
+    assert said in unwrapped(seen)
+    assert "! displaced: launch logs dpo-1" in seen
+    assert said in small.good("logs", "dpo-1").stdout
+    trainer.resume()
+    assert launched.end() == 0
+    assert "displaced: launch logs dpo-1" in unwrapped(str(launched.screen))
+    row = small.job("dpo-1")
+    assert [(item["code"], item["command"]) for item in row["attention"]] == [("displaced", "launch logs dpo-1")]
+    assert said in Path(row["results"], "report.html").read_text()
