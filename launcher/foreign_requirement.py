@@ -126,4 +126,4 @@ def _named_gpus(flat: Mapping[str, object], path: Path) -> list[str]:
 
 
 def _nonsense(path: Path, key: str, value: object, why: str) -> UsageProblem:
-    return UsageProblem(f"The requirement file {path}: {key}: {value!r} {why}.", next_step=f"correct {key} in the file.")
+    return UsageProblem(f"The requirement file {path}: {key}: {value!r} {why}.", next_step=f"correct {key} in it.")

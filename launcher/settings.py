@@ -202,7 +202,9 @@ def _read_toml(file: Path) -> dict[str, Any]:
         document: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageProblem(
-            f"{file} cannot be read.", why=str(error), next_step="correct the file, or move it away; `launch init` writes a new one."
+            f"{file} cannot be read.",
+            why=str(error),
+            next_step="correct the file, or move it away; `launch init` writes a new one.",
         ) from None
     # `train` is the data as a key and the trainer as a table; a file that needs both has the keys of the job in [dpo].
     settings: dict[str, Any] = document.pop("dpo") if isinstance(document.get("dpo"), dict) else {}
