@@ -21,16 +21,17 @@ install: .venv/installed
 	$(VENV)/python -m jobs.environment --into .venv-train
 
 .venv-train/tests: .venv-train/whole.json
-	$(TRAIN) -m pip install --quiet --disable-pip-version-check 'pytest>=9' 'hypothesis>=6.150'
+	$(TRAIN) -m pip install --quiet --disable-pip-version-check 'pytest>=9' 'pytest-xdist>=3.8' 'hypothesis>=6.150'
 	touch $@
 
 # A sample project, the main job on it with no budget, and what came of it.
 demo: install
 	sh tests/demo.sh
 
+# A file of tests at a time on each core: a test here trains on one thread.
 test: .venv/installed-dev .venv-train/tests
-	LAUNCH_TEST_TRAIN_PYTHON="$(CURDIR)/$(TRAIN)" $(VENV)/python -m pytest
-	PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)" HF_HUB_OFFLINE=1 $(TRAIN) -m pytest tests/train
+	LAUNCH_TEST_TRAIN_PYTHON="$(CURDIR)/$(TRAIN)" $(VENV)/python -m pytest -n auto --dist loadfile
+	PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)" HF_HUB_OFFLINE=1 $(TRAIN) -m pytest -n auto --dist loadfile tests/train
 
 lint: .venv/installed-dev
 	$(VENV)/ruff check .

@@ -77,9 +77,7 @@ def _yaml(text: str, path: Path) -> object:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UsageProblem(
-            f"The requirement file {path} is not YAML.", why=str(error), next_step=f"{ANEW}."
-        ) from None
+        raise UsageProblem(f"The requirement file {path} is not YAML.", why=str(error), next_step=f"{ANEW}.") from None
 
 
 def _validated(document: object, path: Path) -> tuple[Requirement, list[str]]:
