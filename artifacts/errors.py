@@ -6,6 +6,7 @@ LaunchError                 exit 1: the job failed, or its teardown is not confi
 ├── NothingFits             exit 3: no offer fits requirement and budget
 ├── CredentialProblem       exit 4
 ├── Declined                exit 6: the question was declined
+├── MachineGone             a rented machine is there no more, and nobody here ended it
 ├── NotWhole                an artifact does not match its manifest
 ├── StoreFailed             the database failed after it had been opened: full disk, lock, lost server
 └── LeaseLost               another driver has taken the job over: write nothing more
@@ -48,6 +49,10 @@ class CredentialProblem(LaunchError):
 
 class Declined(LaunchError):
     exit_code = 6
+
+
+class MachineGone(LaunchError):
+    pass
 
 
 class NotWhole(LaunchError):

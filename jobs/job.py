@@ -68,6 +68,7 @@ class Attention(Frozen):
     until: AwareDatetime | None = None
     costing: bool = False
     command: str
+    message: str | None = None
 
 
 class PhaseProgress(Frozen):
@@ -100,7 +101,10 @@ class JobSpec(Frozen):
     budget_usd: float | None = None
     train_python: Path | None = None
     pip_args: tuple[str, ...] = ()
-    backend: str = "local"
+    hold_minutes: float | None = None
+    """How long results wait on a rented machine whose driver is gone; None: until the budget's deadline."""
+    container: bool | None = None
+    """Whether the trainer runs in its image; None: where the machine has an engine, and never on this one."""
 
 
 class Progress(Frozen):
@@ -125,7 +129,7 @@ class Attempt(Frozen):
     gpu: str | None
     region: str | None
     instance_id: str | None
-    """Of a local attempt: the host's name."""
+    """Of a local attempt: the host's name. None until there is a machine."""
     price_per_hour: float
     billing_unit_s: int
     started_at: AwareDatetime
@@ -151,6 +155,11 @@ class Job(Frozen):
     @property
     def id(self) -> str:
         return self.spec.id
+
+    @property
+    def last_attempt(self) -> int:
+        """Its number; 0 where none was opened yet."""
+        return max((attempt.number for attempt in self.attempts), default=0)
 
 
 def utc(moment: datetime) -> str:

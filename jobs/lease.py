@@ -16,6 +16,9 @@ from jobs.job import TRANSITIONS, Attempt, Attention, Outcome, PhaseProgress, Pr
 from jobs.offer import Offer
 from jobs.rows import ATTENTION
 
+Billed = tuple[datetime, datetime] | None
+"""From when to when a provider charges for a machine; None: as long as the attempt was open."""
+
 
 class DriverWrites:
     """The writes of the driver that holds `lease` on `job_id`.
@@ -43,7 +46,9 @@ class DriverWrites:
     def _set(self, connection: Connection, **values: Any) -> None:
         connection.execute(update(tables.jobs).where(tables.jobs.c.id == self.job_id).values(**values))
 
-    def open_attempt(self, offer: Offer, *, instance_id: str, now: datetime, billing_unit_s: int = 1) -> Attempt:
+    def open_attempt(
+        self, offer: Offer, *, now: datetime, instance_id: str | None = None, billing_unit_s: int = 1
+    ) -> Attempt:
         """The next attempt, in `provisioning`, at the price of `offer` from now on.
 
         Raises:
@@ -73,6 +78,16 @@ class DriverWrites:
             self._set(connection, state=State.PROVISIONING.value, phase=None)
         return attempt
 
+    def has_machine(self, number: int, instance_id: str, billed_from: datetime | None) -> None:
+        """The attempt has it, and is charged for it from `billed_from` on (None: as it was)."""
+        columns = tables.attempts.c
+        values: dict[str, Any] = {"instance_id": instance_id}
+        if billed_from is not None:
+            values["started_at"] = billed_from
+        with self._held() as connection:
+            this = (columns.job == self.job_id) & (columns.number == number)
+            connection.execute(update(tables.attempts).where(this).values(values))
+
     def move(self, number: int, to: State, now: datetime, *, failure: str | None = None) -> None:
         """Moves attempt `number`; the job mirrors it, and is `queued` again when the attempt ended.
 
@@ -82,7 +97,20 @@ class DriverWrites:
         with self._held() as connection:
             self._move(connection, number, to, now, failure)
 
-    def _move(self, connection: Connection, number: int, to: State, now: datetime, failure: str | None) -> None:
+    def end_attempt(self, number: int, now: datetime, *, failure: str | None, billed: Billed = None) -> None:
+        """Ends attempt `number` (from `tearing_down`); another is due."""
+        with self._held() as connection:
+            self._move(connection, number, State.ENDED, now, failure, billed)
+
+    def _move(
+        self,
+        connection: Connection,
+        number: int,
+        to: State,
+        now: datetime,
+        failure: str | None,
+        billed: Billed = None,
+    ) -> None:
         columns = tables.attempts.c
         this = (columns.job == self.job_id) & (columns.number == number)
         stored = connection.execute(select(columns.state).where(this)).scalar_one_or_none()
@@ -93,6 +121,8 @@ class DriverWrites:
         values: dict[str, Any] = {"state": to.value}
         if to is State.ENDED:
             values["ended_at"] = now
+            if billed is not None:
+                values["started_at"], values["ended_at"] = billed
         if failure is not None:
             values["failure"] = failure
         connection.execute(update(tables.attempts).where(this).values(values))
@@ -131,9 +161,11 @@ class DriverWrites:
             kept = [one for one in stored if one.code != code]
             self._set(connection, attention=ATTENTION.dump_json((*kept, *([new] if new else []))).decode())
 
-    def finish(self, number: int | None, outcome: Outcome, error: str | None, now: datetime) -> None:
+    def finish(
+        self, number: int | None, outcome: Outcome, error: str | None, now: datetime, *, billed: Billed = None
+    ) -> None:
         """Ends attempt `number` (from `tearing_down`; None: none was opened) and the job with it, in one write."""
         with self._held() as connection:
             if number is not None:
-                self._move(connection, number, State.ENDED, now, error)
+                self._move(connection, number, State.ENDED, now, error, billed)
             self._set(connection, state=State.DONE.value, outcome=outcome.value, error=error, ended_at=now)

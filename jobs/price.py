@@ -10,8 +10,8 @@ from jobs.clouds import CLOUDS, LOCAL, Cloud, Span
 from jobs.offer import Offer, Phase, PricedOffer, Rate, WhyNot
 from train.requirement import Option
 
-# Launching buys nothing yet beyond this machine: the other clouds are listed, and never fit.
-BACKENDS = frozenset({"local"})
+# Where jobs can run. Offers of other clouds are listed, and never fit.
+BACKENDS = frozenset({"local", "lambda"})
 
 VALIDATIONS = 10
 """Validation passes of a run, and pairs in one at most: the trainer's own defaults (train/course.py)."""

@@ -1,10 +1,10 @@
-"""The wait for a task that a backend runs: how far it is, what it warns of, and a cancellation that stops it."""
+"""The wait for a command that a backend runs: how far it is, what it warns of, and a cancellation that stops it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jobs.backends import Backend, Host
+from jobs.backends import Backend
 from jobs.clock import Clock
 from jobs.job import Attention, PhaseProgress
 from jobs.lease import DriverWrites
@@ -25,20 +25,19 @@ def cancel_mode(write: DriverWrites) -> str | None:
 
 @dataclass(frozen=True)
 class TaskWatch:
-    """Watches one submitted task. `tail` reads the metrics that it writes, where it writes any."""
+    """Watches one submitted command. `tail` reads the metrics that it writes, where it writes any."""
 
     backend: Backend
-    host: Host
     write: DriverWrites
     clock: Clock
     job_id: str
     tail: MetricsTail | None
 
     def wait(self) -> int:
-        """Until the task ends, by itself or stopped by a cancellation. Its exit status."""
+        """Until the command ends, by itself or stopped by a cancellation. Its exit status."""
         shown_at, fresh, noticed = float("-inf"), False, 0
         while True:
-            status = self.backend.poll(self.host, POLL_S)
+            status = self.backend.poll(POLL_S)
             if self.tail is not None:
                 fresh = self.tail.read() or fresh
                 due = status is not None or self.clock.monotonic() - shown_at >= PROGRESS_EVERY_S
@@ -52,7 +51,7 @@ class TaskWatch:
                 return status
             mode = cancel_mode(self.write)
             if mode is not None:
-                self.backend.stop(self.host, GRACE_NOW_S if mode == "now" else GRACE_S)
+                self.backend.stop(GRACE_NOW_S if mode == "now" else GRACE_S)
 
     def _show(self, tail: MetricsTail) -> None:
         progress = tail.progress(self.clock.now())

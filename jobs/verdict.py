@@ -1,18 +1,37 @@
-"""What a trainer's end means for its job. Pure."""
+"""What a trainer's end means for its job."""
 
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from jobs.job import Outcome
+from jobs.work import write_document
 from train.config import End
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
     outcome: Outcome
     error: str | None = None
+    attempt: int | None = None
+
+
+def write_verdict(folder: Path, attempt: int, verdict: Verdict) -> None:
+    """Keeps it in a job's folder, for the driver that may have to end the attempt."""
+    write_document(folder / "verdict.json", verdict.model_copy(update={"attempt": attempt}).model_dump_json())
+
+
+def read_verdict(folder: Path, attempt: int) -> Verdict | None:
+    """That of this very attempt, where an earlier driver came so far."""
+    try:
+        found = Verdict.model_validate_json((folder / "verdict.json").read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+    return found if found.attempt == attempt else None
 
 
 def said_by_end(end: End | None, *, kept: bool) -> Outcome | None:
@@ -35,11 +54,11 @@ def judge(
     if end is not None and exit_status == 0:
         as_planned = said_by_end(end, kept=kept)
         if as_planned is not None:
-            return Verdict(as_planned)
+            return Verdict(outcome=as_planned)
         if end.reason == "deadline":
-            return Verdict(Outcome.FAILED, "The deadline came before the first checkpoint: there is no result.")
+            return Verdict(outcome=Outcome.FAILED, error="The deadline came before the first checkpoint: there is no result.")
     if cancelled:
-        return Verdict(Outcome.CANCELLED)
+        return Verdict(outcome=Outcome.CANCELLED)
     resumable = kept or exit_status < 0 or (end is not None and end.reason == "signal")
     go_on = f"Next: launch resume {job_id}" if resumable else f"Next: launch logs {job_id}"
     if end is not None and end.reason == "signal":
@@ -52,4 +71,4 @@ def judge(
     else:
         said = end.message if end is not None and end.message else last_lines
         what = f"The trainer failed (exit {exit_status}).\n{said}".rstrip()
-    return Verdict(Outcome.FAILED, f"{what}\n{go_on}")
+    return Verdict(outcome=Outcome.FAILED, error=f"{what}\n{go_on}")

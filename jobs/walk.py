@@ -1,47 +1,39 @@
-"""The walk of one attempt: a table of state -> step. Each step looks at the world, acts, and names the next state.
+"""The walk of a job: its attempts, each from state to state by a table of steps, until one gives the outcome.
 
-A driver that was killed leaves the world as it was; the next one opens a new attempt and walks again. What is done
-already (an environment, a finished training, an artifact at home) is seen, not repeated.
+Each step looks at the world, acts, and names the next state. A driver that was killed leaves the world as it was. On
+this machine the next one opens a new attempt and walks again; in a cloud it takes the machine over where it stands.
+What is done already (an environment, a finished training, an artifact at home) is seen, not repeated.
 """
 
 from __future__ import annotations
 
 import contextlib
 import signal
-import socket
 from collections.abc import Callable
-from pathlib import Path
 
-from artifacts.errors import LaunchError, LeaseLost, StoreFailed
-from jobs import environment
-from jobs.backends import Backend, Host, Task
-from jobs.backends.local import LocalBackend
+from artifacts.errors import LaunchError, LeaseLost, MachineGone, StoreFailed
+from jobs.backends import Backend, CancelledEarly, Command, OfferFailed
+from jobs.backends.choose import BackendOf, backend_of
 from jobs.clock import Clock, SystemClock
-from jobs.environment import Environment, child_environ
-from jobs.evaluation import eval_config
+from jobs.clouds import CLOUDS
 from jobs.home import Home
-from jobs.inputs import check_inputs
-from jobs.job import Job, Outcome, PhaseProgress, State
+from jobs.job import Attempt, Attention, Job, Outcome, PhaseProgress, State
 from jobs.learned import rate_of_run
 from jobs.lease import DriverWrites
-from jobs.offer import Offer
+from jobs.offer import PricedOffer
 from jobs.pull import bring_results, write_account
 from jobs.store import Store
 from jobs.tail import MetricsTail
 from jobs.task_watch import PROGRESS_EVERY_S, TaskWatch, cancel_mode
-from jobs.verdict import Verdict, judge, said_by_end
-from jobs.work import has_result, last_lines, read_end, write_document
-
-
-class CancelledEarlyError(Exception):
-    """A cancellation that came while a step could not look for it by itself."""
+from jobs.verdict import Verdict, judge, read_verdict, said_by_end, write_verdict
+from jobs.work import has_result, last_lines, read_end
 
 
 class Walk:
     """One driver's way through a job. `run` returns when the job is done.
 
-    It raises LeaseLost when another driver took over, StoreFailed when nothing can be recorded any more; the trainer
-    has ended by then.
+    It raises LeaseLost when another driver took over, StoreFailed when nothing can be recorded any more, LaunchError
+    where a machine could not be seen to end; what must not run without a driver has ended by then.
     """
 
     def __init__(
@@ -51,96 +43,156 @@ class Walk:
         job: Job,
         write: DriverWrites,
         *,
-        backend: Backend | None = None,
+        backends: BackendOf = backend_of,
         clock: Clock | None = None,
     ) -> None:
         self.home, self.store, self.job, self.write = home, store, job, write
-        self.backend = backend or LocalBackend(home, job.id)
         self.clock = clock or SystemClock()
         self.work, self.logs = home.work(job.id), home.logs(job.id)
-        self.host = Host(socket.gethostname(), self.work)
-        self.environment: Environment | None = None
         self.verdict: Verdict | None = None
+        self.refused: str | None = None
+        self._backends = backends
         self._said_at = float("-inf")
 
+    # ---- attempts ----
+
     def run(self) -> Outcome:
-        try:
-            self.host = self.backend.create(self.job.id)
-            self._end_lost_attempts()
-            choice = self.job.spec.plan.choice
-            offer = choice.offer if choice else Offer(cloud="local", instance_type=self.host.name)
-            number = self.write.open_attempt(offer, instance_id=self.host.name, now=self.clock.now()).number
-            state = State.PROVISIONING
-            while state is not State.TEARING_DOWN:
-                following = self._step(state)
-                self.write.move(number, following, self.clock.now())
-                state = following
-            self.backend.destroy(self.host)
-        except BaseException:
-            # Whatever it was, no trainer runs on without a driver.
-            self.backend.destroy(self.host)
-            raise
-        verdict = self.verdict or Verdict(Outcome.FAILED, "The attempt ended without a result.")
+        """Attempts, one offer after the other, until a machine could be had."""
+        tried: list[str] = []
+        attempt = self._take_over()
+        choices = self._choices(attempt)
+        while True:
+            choice = choices.pop(0)
+            number = attempt.number if attempt else self.store.job(self.job.id).last_attempt + 1
+            self.backend = self._backends(self.home, self.store, self.job, choice, number, self.clock)
+            self._walk(attempt or self._open(choice))
+            if self.refused is None:
+                break
+            tried.append(f"  {choice.offer.instance_type} in {choice.offer.region}: {self.refused}")
+            if not choices or self._cancel():
+                break
+            self.write.end_attempt(number, self.clock.now(), failure=self.refused, billed=self.backend.billed())
+            attempt = None
+        verdict = self.verdict or self._nothing_came(tried)
         self.write.clear_attention("driver_lost")  # a status that looked just before this driver began
-        self.write.finish(number, verdict.outcome, verdict.error, self.clock.now())
+        self.write.finish(number, verdict.outcome, verdict.error, self.clock.now(), billed=self.backend.billed())
         if verdict.outcome in (Outcome.SUCCEEDED, Outcome.BUDGET_STOPPED):
             self._learn()
         self._account()
         return verdict.outcome
 
-    def _step(self, state: State) -> State:
+    def _nothing_came(self, tried: list[str]) -> Verdict:
+        if self._cancel():
+            return Verdict(outcome=Outcome.CANCELLED)
+        asked = "\n".join(["No machine could be had. Tried, in the order of the plan:", *tried])
+        return Verdict(outcome=Outcome.FAILED, error=f"{asked}\nNext: launch resume {self.job.id}, when there may be one again")
+
+    def _take_over(self) -> Attempt | None:
+        """The attempt of an earlier driver whose machine is rented, if there is one. One on this machine has ended."""
+        open_ones = [attempt for attempt in self.job.attempts if attempt.state is not State.ENDED]
+        for attempt in open_ones:
+            if attempt.cloud != "local":
+                return attempt
+            now = self.clock.now()
+            if attempt.state is not State.TEARING_DOWN:
+                self.write.move(attempt.number, State.TEARING_DOWN, now)
+            self.write.move(attempt.number, State.ENDED, now, failure="its driver was lost")
+        return None
+
+    def _choices(self, attempt: Attempt | None) -> list[PricedOffer]:
+        """The offers to try: that of the attempt taken over, then the chosen one, then what else fits, as ranked."""
+        plan = self.job.spec.plan
+        assert plan.choice is not None, "a plan that fits nothing is no job"
+        cloud = plan.choice.offer.cloud
+        fitting = [one for one in plan.offers if one.fits and one.offer.cloud == cloud and one != plan.choice]
+        ranked = [plan.choice, *(fitting if cloud != "local" else ())]
+        if attempt is not None:
+            place = (attempt.instance_type, attempt.region)
+            mine = [one for one in ranked if (one.offer.instance_type, one.offer.region) == place]
+            ranked = [*mine[:1], *(one for one in ranked if one not in mine)]
+        return ranked
+
+    def _open(self, choice: PricedOffer) -> Attempt:
+        unit_s = CLOUDS[choice.offer.cloud].billing_unit_s
+        return self.write.open_attempt(choice.offer, now=self.clock.now(), billing_unit_s=unit_s)
+
+    def _walk(self, attempt: Attempt) -> None:
+        """From the attempt's state until its machine is gone; `verdict`, or `refused`, says how it went."""
+        number, state, folder = attempt.number, attempt.state, self.home.job(self.job.id)
+        self.verdict, self.refused = read_verdict(folder, number), None
+        try:
+            while state is not State.TEARING_DOWN:
+                following = self._step(number, state)
+                if self.verdict is not None:
+                    write_verdict(folder, number, self.verdict)
+                self.write.move(number, following, self.clock.now())
+                state = following
+            self._give_back()
+        except BaseException:
+            self.backend.leave()
+            raise
+        if self.verdict is None and self.refused is None:  # a verdict stands on disk before anything is torn down
+            self.refused = "its driver was lost before there was a machine"
+
+    def _give_back(self) -> None:
+        try:
+            self.backend.destroy()
+        except LaunchError as error:
+            _log(str(error))
+            command = error.next_step or f"launch status {self.job.id}"
+            self.write.set_attention(Attention(code="teardown_unconfirmed", costing=True, command=command))
+            raise
+        for code in ("teardown_unconfirmed", "results_held", "unreachable", "budget_short"):
+            self.write.clear_attention(code)
+
+    # ---- the steps of one attempt ----
+
+    def _step(self, number: int, state: State) -> State:
         """One step; a failure ends the attempt, after what there is came home."""
         try:
-            return STEPS[state](self)
+            return STEPS[state](self, number)
         except (LeaseLost, StoreFailed):
             raise
-        except CancelledEarlyError:
+        except CancelledEarly:
             return self._cancelled(state)
+        except OfferFailed as error:
+            _log(f"no machine: {error}")
+            self.refused = str(error)
+            return State.TEARING_DOWN
         except (LaunchError, OSError) as error:
             _log(f"{state} failed: {error}")
             if state is State.EVALUATING:
                 return State.PULLING
             if self.verdict is None or state is State.PULLING:
-                self.verdict = Verdict(Outcome.FAILED, str(error))
+                self.verdict = Verdict(outcome=Outcome.FAILED, error=str(error))
             return State.PULLING if state is State.TRAINING else State.TEARING_DOWN
 
-    def provision(self) -> State:
+    def provision(self, number: int) -> State:
         if self._cancel():
-            raise CancelledEarlyError
-        spec = self.job.spec
-        self.environment = environment.ensure(
-            self.home,
-            device=spec.run.execution.device,
-            python=spec.train_python,
-            pip_args=spec.pip_args,
-            say=self._installing,
-        )
+            raise CancelledEarly
+        machine = self.backend.create(self._say)
+        self.write.has_machine(number, machine.instance_id, machine.billed_from)
         return State.SYNCING
 
-    def sync(self) -> State:
+    def sync(self, number: int) -> State:
         if self._cancel():
-            raise CancelledEarlyError
-        assert self.environment is not None
-        check_inputs(self.job.spec, self.work)
-        self.home.reference_cache.mkdir(parents=True, exist_ok=True)
-        run = self.job.spec.run.model_copy(update={"lock": self.job.spec.run.lock or self.environment.lock})
-        write_document(self.work / "run.json", run.model_dump_json(by_alias=True, indent=2))
+            raise CancelledEarly
+        self.backend.sync(self._say)
         return State.TRAINING
 
-    def train(self) -> State:
+    def train(self, number: int) -> State:
         end = read_end(self.work)
         if said_by_end(end, kept=True) is Outcome.SUCCEEDED:
             _log("the training had ended before; nothing to train")
-            self.verdict = Verdict(Outcome.SUCCEEDED)
+            self.verdict = Verdict(outcome=Outcome.SUCCEEDED)
             return self._after_training()
         if self._cancel():
-            raise CancelledEarlyError
+            raise CancelledEarly
         for stale in ("end.json", "eval.json"):
             (self.work / stale).unlink(missing_ok=True)
         log = self.logs / "trainer.log"
         begin = log.stat().st_size if log.exists() else 0
-        self._submit("dpo", self.work / "run.json", log, "--stop-on-eof")
-        status = self._watch(MetricsTail(self.work / "metrics.jsonl"))
+        status = self._run("dpo", MetricsTail(self.work / "metrics.jsonl"))
         self.verdict = judge(
             self.job.id,
             read_end(self.work),
@@ -160,16 +212,11 @@ class Walk:
             return State.EVALUATING
         return State.PULLING
 
-    def evaluate(self) -> State:
+    def evaluate(self, number: int) -> State:
         """Its failure is the report's to tell: the adapter is trained and comes home whatever this says."""
-        spec, output = self.job.spec, self.work / "eval.json"
-        assert spec.test is not None
-        if output.exists():
+        if (self.work / "eval.json").exists():
             return State.PULLING
-        config = eval_config(spec, adapter=self.work / "adapter", test=spec.test, output=output)
-        write_document(self.work / "evalrun.json", config.model_dump_json(by_alias=True, indent=2))
-        self._submit("evaluate", self.work / "evalrun.json", self.logs / "evaluate.log", "--stop-on-eof")
-        status = self._watch(None)
+        status = self._run("evaluate", None)
         if status:
             log = self.logs / "evaluate.log"
             how = f"exit {status}" if status > 0 else f"killed by {signal.Signals(-status).name}"
@@ -179,45 +226,40 @@ class Walk:
                 file.write(said + "\n")  # for whoever asks later why there is none
         return State.PULLING
 
-    def pull(self) -> State:
+    def pull(self, number: int) -> State:
+        try:
+            self.backend.collect()
+        except MachineGone as error:
+            _log(f"{error}; what had come home before is kept")
         bring_results(self.home, self.job)
         return State.TEARING_DOWN
 
-    def _submit(self, command: str, config: Path, log: Path, *flags: str) -> None:
-        assert self.environment is not None
-        argv = (str(self.environment.python), "-m", "train", command, "--config", str(config), *flags)
-        self.backend.submit(self.host, Task(argv, child_environ(self.environment), log))
-
-    def _watch(self, tail: MetricsTail | None) -> int:
-        """Waits for the task that was submitted. Its exit status."""
-        return TaskWatch(self.backend, self.host, self.write, self.clock, self.job.id, tail).wait()
+    def _run(self, command: Command, tail: MetricsTail | None) -> int:
+        """Starts the command and waits for its end. Its exit status."""
+        self.backend.submit(command)
+        return TaskWatch(self.backend, self.write, self.clock, self.job.id, tail).wait()
 
     def _cancel(self) -> str | None:
         return cancel_mode(self.write)
 
     def _cancelled(self, state: State) -> State:
         """Nothing runs. What an earlier attempt left comes home first, unless it was `--now`."""
-        self.verdict = Verdict(Outcome.CANCELLED)
+        self.verdict = Verdict(outcome=Outcome.CANCELLED)
         if self._cancel() == "now" or not has_result(self.work):
             return State.TEARING_DOWN
         onward = {State.PROVISIONING: State.SYNCING, State.SYNCING: State.TRAINING}
         return onward.get(state, State.PULLING)
 
-    def _installing(self, line: str) -> None:
-        _log(line)
+    def _say(self, phase: PhaseProgress) -> None:
+        """Shows how far a long call is, and ends it where the job is to be cancelled."""
         if self.clock.monotonic() - self._said_at >= PROGRESS_EVERY_S:
             self._said_at = self.clock.monotonic()
-            self.write.phase(PhaseProgress(name=line[:80], done=0, unit="packages"))
+            _log(f"{phase.name} {phase.done:,.0f} {phase.unit}" if phase.total else phase.name)
+            self.write.phase(phase)
             if self._cancel():
-                raise CancelledEarlyError
+                raise CancelledEarly
 
-    def _end_lost_attempts(self) -> None:
-        for attempt in self.job.attempts:
-            if attempt.state is not State.ENDED:
-                now = self.clock.now()
-                if attempt.state is not State.TEARING_DOWN:
-                    self.write.move(attempt.number, State.TEARING_DOWN, now)
-                self.write.move(attempt.number, State.ENDED, now, failure="its driver was lost")
+    # ---- after the end ----
 
     def _learn(self) -> None:
         """A whole run teaches how fast its device is; later plans rest on it."""
@@ -234,9 +276,9 @@ class Walk:
             _log(f"no report: {error}; launch pull {self.job.id} writes it")
 
 
-Step = Callable[[Walk], State]
+Step = Callable[[Walk, int], State]
 
-# tearing_down and what follows are `Walk.run`'s own: they happen whatever else did.
+# tearing_down and what follows are `Walk._walk`'s own: they happen whatever else did.
 STEPS: dict[State, Step] = {
     State.PROVISIONING: Walk.provision,
     State.SYNCING: Walk.sync,

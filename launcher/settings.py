@@ -91,7 +91,7 @@ class Settings(BaseModel):
         "USD", "The most that all of it may cost. Without it, nothing is ever bought."
     )
     cloud: Annotated[Literal["local", "any", "lambda", "aws"], BeforeValidator(_cloud)] | None = flag(
-        "NAME", "Where to run: local, any (lambda and aws cannot be rented yet)."
+        "NAME", "Where to run: local, lambda, any (aws cannot be rented yet)."
     )
     gpu: str | None = flag("NAME", "Only machines with this GPU.", min_length=1)
     instance_type: str | None = flag("NAME", "Only this instance type.", min_length=1)
@@ -111,6 +111,10 @@ class Settings(BaseModel):
     seed: int | None = flag("N", "Seed of data order and dropout.", ge=0)
     device: Literal["auto", "cuda", "cpu"] = flag("auto|cuda|cpu", "Device of this machine.", "auto")
     partial: bool = flag("", "Train a part: 10% of an epoch's steps, or --max-steps.", default=False)
+    hold: float | None = flag(
+        "MINUTES", "How long results wait on a rented machine if this computer goes away.", gt=0, allow_inf_nan=False
+    )
+    container: bool | None = flag(None, "Train in the trainer's image, or not (--container/--no-container).")
     out: Path | None = flag("DIR", "Folder of the results (default: runs).")
     name: str | None = flag("TEXT", "A name for the job.", min_length=1, max_length=80)
     lora_r: int | None = flag(None, "Rank of a new adapter, for a model without one.", gt=0)

@@ -1,51 +1,86 @@
-"""Where a job's attempt runs. A backend looks at the world, then acts: each of its calls may be repeated."""
+"""Where an attempt runs. A backend has one attempt's machine; each of its calls looks at the world, then acts, and may
+be repeated by a driver that knows nothing of the one before it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from datetime import datetime
+from typing import Literal, Protocol
+
+from artifacts.errors import LaunchError
+from jobs.job import PhaseProgress
+
+Command = Literal["dpo", "evaluate"]
+"""Of the trainer: `python -m train dpo|evaluate`."""
+
+Say = Callable[[PhaseProgress], None]
+"""Hears how far a long call is. It raises CancelledEarly where the job is to be cancelled."""
+
+
+class CancelledEarly(Exception):
+    """A cancellation that came while a step could not look for it by itself."""
+
+
+class OfferFailed(LaunchError):
+    """No machine came of an offer: refused, dearer by now, or never fit to be used. The next one may be tried."""
 
 
 @dataclass(frozen=True)
-class Host:
-    """A machine that an attempt has: its name there, and the folder that is the trainer's on it."""
-
-    name: str
-    work: Path
-
-
-@dataclass(frozen=True)
-class Task:
-    """A command of the trainer: an argument list, its variables, and the log that takes what it says."""
-
-    argv: tuple[str, ...]
-    environ: Mapping[str, str]
-    log: Path
+class Machine:
+    instance_id: str
+    billed_from: datetime | None = None
+    """When the provider began to charge for it; None where nobody does."""
 
 
 class Backend(Protocol):
-    def create(self, job_id: str) -> Host:
-        """The machine for an attempt; what an earlier attempt left running there is ended first."""
+    def create(self, say: Say) -> Machine:
+        """The attempt's machine, ready to be written to; one that is there already is taken.
+
+        Raises:
+            OfferFailed: there is none, and none is left behind.
+        """
         ...
 
-    def submit(self, host: Host, task: Task) -> None:
-        """Starts the task. One runs at a time on a host."""
+    def sync(self, say: Say) -> None:
+        """What the trainer reads is where it reads it, and whole."""
         ...
 
-    def poll(self, host: Host, timeout_s: float) -> int | None:
-        """The task's exit status (negative: the signal that ended it), or None when it still runs after the wait."""
+    def submit(self, command: Command) -> None:
+        """Starts the command, where it does not run already. One runs at a time."""
         ...
 
-    def stop(self, host: Host, grace_s: float) -> None:
-        """Asks the task to end well, and ends it after `grace_s` seconds."""
+    def poll(self, timeout_s: float) -> int | None:
+        """The command's exit status (negative: the signal that ended it), or None when it still runs after the wait.
+
+        What it has written so far is in the job's work folder on this machine then.
+        """
         ...
 
-    def destroy(self, host: Host) -> None:
-        """Gives the machine back. Nothing of the job runs on it afterwards."""
+    def stop(self, grace_s: float) -> None:
+        """Asks the command to end well, and ends it after `grace_s` seconds."""
         ...
 
-    def list(self) -> list[str]:
-        """The jobs of this store that have something running there."""
+    def collect(self) -> None:
+        """All that the trainer wrote is in the job's work folder on this machine, verified."""
+        ...
+
+    def time_left_s(self) -> float | None:
+        """Until the training must end for the budget's sake; None where nothing is paid for."""
+        ...
+
+    def billed(self) -> tuple[datetime, datetime] | None:
+        """From when to when the machine, which is gone, was charged for; None where nobody does."""
+        ...
+
+    def destroy(self) -> None:
+        """Gives the machine back. Nothing of the attempt runs or costs afterwards.
+
+        Raises:
+            LaunchError: that could not be seen to be so.
+        """
+        ...
+
+    def leave(self) -> None:
+        """The driver ends before the job does: what must not run without one ends here."""
         ...

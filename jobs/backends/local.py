@@ -15,29 +15,51 @@ from pathlib import Path
 import psutil
 
 from artifacts.errors import LaunchError
-from jobs.backends import Host, Task
+from jobs import environment
+from jobs.backends import Command, Machine, Say
+from jobs.environment import Environment, child_environ
+from jobs.evaluation import eval_config
 from jobs.home import Home
+from jobs.inputs import check_inputs
+from jobs.job import JobSpec, PhaseProgress
 from jobs.lock import FileLock, is_held
+from jobs.work import write_document
 
 LEFTOVER_GRACE_S = 75.0
 """A trainer whose driver was killed sees the end of its standard input, finishes its step and saves (at most 60 s)."""
 
 
 class LocalBackend:
-    """Runs one task at a time. The child's standard input is its life line: it ends when this process does.
+    """Runs one command at a time. The child's standard input is its life line: it ends when this process does.
 
     The child inherits `jobs/JOB/trainer.lock`, so that the lock is free when it, and all that it started, has ended;
     `trainer.json` names it by pid and start time, since a pid alone may be another process by now.
     """
 
-    def __init__(self, home: Home, job_id: str, *, leftover_grace_s: float = LEFTOVER_GRACE_S) -> None:
-        self._home, self._job_id, self._leftover_grace_s = home, job_id, leftover_grace_s
+    def __init__(self, home: Home, spec: JobSpec, *, leftover_grace_s: float = LEFTOVER_GRACE_S) -> None:
+        self._home, self._spec, self._leftover_grace_s = home, spec, leftover_grace_s
+        self._job_id, self._work, self._logs = spec.id, home.work(spec.id), home.logs(spec.id)
+        self._environment: Environment | None = None
         self._child: subprocess.Popen[bytes] | None = None
 
-    def create(self, job_id: str) -> Host:
+    def create(self, say: Say) -> Machine:
+        """This machine, when no trainer of an earlier driver runs on it any more, with the trainer's environment."""
+        self.end_leftovers()
+
+        def installing(line: str) -> None:
+            say(PhaseProgress(name=line[:80], done=0, unit="packages"))
+
+        spec = self._spec
+        device, python = spec.run.execution.device, spec.train_python
+        self._environment = environment.ensure(
+            self._home, device=device, python=python, pip_args=spec.pip_args, say=installing
+        )
+        return Machine(socket.gethostname())
+
+    def end_leftovers(self) -> None:
         """Waits for a trainer that an earlier driver left to end by itself, then ends it."""
-        folder = self._home.job(job_id)
-        self._home.work(job_id).mkdir(parents=True, exist_ok=True)
+        job_id, folder = self._job_id, self._home.job(self._job_id)
+        self._work.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / "trainer.lock")
         if not lock.acquire(wait_s=self._leftover_grace_s):
             _kill_recorded(folder / "trainer.json")
@@ -48,20 +70,40 @@ class LocalBackend:
                     next_step=f"end that process, then: launch resume {job_id}",
                 )
         lock.release()
-        return Host(socket.gethostname(), self._home.work(job_id))
 
-    def submit(self, host: Host, task: Task) -> None:
+    def sync(self, say: Say) -> None:
+        """Nothing travels: the inputs are looked at, and the trainer's configuration is written."""
+        assert self._environment is not None
+        check_inputs(self._spec, self._work)
+        self._home.reference_cache.mkdir(parents=True, exist_ok=True)
+        run = self._spec.run.model_copy(update={"lock": self._spec.run.lock or self._environment.lock})
+        write_document(self._work / "run.json", run.model_dump_json(by_alias=True, indent=2))
+
+    def submit(self, command: Command) -> None:
+        assert self._environment is not None
+        config, log_file = self._work / "run.json", self._logs / "trainer.log"
+        if command == "evaluate":
+            config, log_file = self._work / "evalrun.json", self._logs / "evaluate.log"
+            assert self._spec.test is not None
+            asked = eval_config(
+                self._spec, adapter=self._work / "adapter", test=self._spec.test, output=self._work / "eval.json"
+            )
+            write_document(config, asked.model_dump_json(by_alias=True, indent=2))
+        argv = (str(self._environment.python), "-m", "train", command, "--config", str(config), "--stop-on-eof")
+        self._start(argv, child_environ(self._environment), log_file)
+
+    def _start(self, argv: tuple[str, ...], environ: dict[str, str], log_file: Path) -> None:
         folder = self._home.job(self._job_id)
         lock = FileLock(folder / "trainer.lock")
         if not lock.acquire():
             raise LaunchError(f"A trainer of {self._job_id} is running already", why=f"{lock.path} is held")
         try:
-            task.log.parent.mkdir(parents=True, exist_ok=True)
-            with task.log.open("ab") as log:
+            log_file.parent.mkdir(parents=True, exist_ok=True)
+            with log_file.open("ab") as log:
                 self._child = subprocess.Popen(
-                    task.argv,
-                    cwd=host.work,
-                    env=dict(task.environ),
+                    argv,
+                    cwd=self._work,
+                    env=environ,
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -74,7 +116,7 @@ class LocalBackend:
         record = {"pid": self._child.pid, "started": _started(self._child.pid)}
         (folder / "trainer.json").write_text(json.dumps(record))
 
-    def poll(self, host: Host, timeout_s: float) -> int | None:
+    def poll(self, timeout_s: float) -> int | None:
         child = self._child
         if child is None:
             return None
@@ -89,18 +131,31 @@ class LocalBackend:
             child.wait(timeout_s)
         return child.returncode
 
-    def stop(self, host: Host, grace_s: float) -> None:
+    def stop(self, grace_s: float) -> None:
         child = self._child
         if child is None or child.poll() is not None:
             return
         child.terminate()
-        if self.poll(host, grace_s) is None:
+        if self.poll(grace_s) is None:
             child.kill()
             child.wait()
 
-    def destroy(self, host: Host) -> None:
-        """There is no machine to give back; the task has ended, and so has what it started."""
-        self.stop(host, 60.0)
+    def collect(self) -> None:
+        """The trainer writes where the results are brought home from."""
+
+    def time_left_s(self) -> float | None:
+        return None
+
+    def billed(self) -> None:
+        return None
+
+    def leave(self) -> None:
+        """No trainer runs on without a driver."""
+        self.destroy()
+
+    def destroy(self) -> None:
+        """There is no machine to give back; the command has ended, and so has what it started."""
+        self.stop(60.0)
         if self._child is not None and self._child.stdin is not None:
             self._child.stdin.close()
         if self._child is not None and is_held(self._home.job(self._job_id) / "trainer.lock"):
@@ -108,8 +163,10 @@ class LocalBackend:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._child.pid, signal.SIGKILL)
 
-    def list(self) -> list[str]:
-        return sorted(path.parent.name for path in self._home.jobs_dir.glob("*/trainer.lock") if is_held(path))
+
+def running_on_this_machine(home: Home) -> list[str]:
+    """The jobs that have a trainer running here."""
+    return sorted(path.parent.name for path in home.jobs_dir.glob("*/trainer.lock") if is_held(path))
 
 
 def _started(pid: int) -> float | None:

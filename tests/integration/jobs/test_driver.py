@@ -189,7 +189,7 @@ def test_sigterm_to_the_driver_ends_the_trainer_well_and_leaves_the_job_to_resum
 
 
 def test_a_trainer_that_ignores_everything_is_ended_by_the_next_driver(bench):
-    from jobs.backends.local import LocalBackend
+    from jobs.backends.local import LocalBackend, running_on_this_machine
 
     job = bench.job({"hold_at": 1, "deaf": True})
     pid = bench.spawn(job)
@@ -197,10 +197,10 @@ def test_a_trainer_that_ignores_everything_is_ended_by_the_next_driver(bench):
     bench.kill(pid, job)
     trainer = psutil.Process(json.loads((bench.home.job(job.id) / "trainer.json").read_text())["pid"])
     assert trainer.is_running()
-    backend = LocalBackend(bench.home, job.id, leftover_grace_s=0.1)
-    assert backend.list() == [job.id]
-    backend.create(job.id)
-    assert backend.list() == []
+    backend = LocalBackend(bench.home, job.spec, leftover_grace_s=0.1)
+    assert running_on_this_machine(bench.home) == [job.id]
+    backend.end_leftovers()
+    assert running_on_this_machine(bench.home) == []
 
 
 def test_changed_data_is_refused_at_a_resume(bench):

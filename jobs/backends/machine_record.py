@@ -1,0 +1,73 @@
+"""What is on disk of a rented machine, from before it is asked for until it is gone: `jobs/JOB/machine-N/record.json`.
+
+A driver that was killed leaves it; the next one reads from it what to look for at the provider.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from jobs.work import write_document
+
+CLUSTER_LIMIT = 48
+"""Letters of a cluster name that SkyPilot puts into an instance's name unchanged."""
+
+
+class MachineRecord(BaseModel):
+    """`machine/1`. Moments are this computer's clock, in UTC."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    schema_: str = Field(default="machine/1", alias="schema")
+    cluster: str
+    instance_name: str
+    """The whole name at the provider; whatever has it is this attempt's machine."""
+    host_key: str
+    """Public, as OpenSSH writes it; the only one that is accepted."""
+    price_per_hour: float
+    charged_s: float
+    on_host_s: float
+    reserve_s: float
+    create_called_at: AwareDatetime | None = None
+    create_refused: str | None = None
+    instance_id: str | None = None
+    address: str | None = None
+    active_at: AwareDatetime | None = None
+    """When the provider first showed it as active, or, where nobody looked then, the last moment before."""
+    launch_request: str | None = None
+    """SkyPilot's."""
+    gone_at: AwareDatetime | None = None
+
+
+def cluster_name(store_id: str, job_id: str, attempt: int) -> str:
+    """`launch-STORE-JOB-ATTEMPT`, of [a-z0-9-]."""
+    name = f"launch-{store_id}-{job_id}-{attempt}"
+    assert len(name) <= CLUSTER_LIMIT, name
+    return name
+
+
+class RecordFile:
+    """The record of one attempt's machine; each change is on disk before anything follows from it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._file = folder / "record.json"
+
+    def read(self) -> MachineRecord | None:
+        try:
+            return MachineRecord.model_validate_json(self._file.read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def write(self, record: MachineRecord) -> MachineRecord:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_document(self._file, record.model_dump_json(by_alias=True, indent=1))
+        return record
+
+    def change(self, **values: Any) -> MachineRecord:
+        record = self.read()
+        assert record is not None
+        return self.write(record.model_copy(update=values))

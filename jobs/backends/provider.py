@@ -1,0 +1,86 @@
+"""A cloud as its own API shows it: what a machine costs there now, making one, seeing it, ending it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from artifacts.errors import LaunchError
+from jobs.clouds import Cloud
+from jobs.offer import Offer
+
+
+class CreateUncertain(LaunchError):
+    """The create call was sent and not answered well: it may or may not have made a machine. Only the list tells."""
+
+
+@dataclass(frozen=True)
+class Quote:
+    """What an offer's provider says of it now."""
+
+    price_per_hour: float
+    capacity: bool | None
+    """None where it cannot be asked."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """One machine to be made. `user_data` is cloud-init's: it arms the deadline before anything else runs."""
+
+    name: str
+    instance_type: str
+    region: str
+    ssh_key_name: str
+    user_data: str
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A machine that is listed and costs money, or soon will."""
+
+    id: str
+    name: str
+    active: bool
+    healthy: bool
+    address: str | None
+    instance_type: str
+    region: str
+
+
+class Provider(Protocol):
+    cloud: Cloud
+    on_host: tuple[str, str]
+    """Address and key with which a machine can end itself; the key lies on it, readable by root alone."""
+
+    def quote(self, offer: Offer) -> Quote:
+        """Raises OfferFailed where the provider no longer sells it."""
+        ...
+
+    def ensure_ssh_key(self, name: str, public: str) -> str:
+        """The name under which the provider knows the key; it is added where it is not known."""
+        ...
+
+    def create(self, order: Order) -> str:
+        """One call, never repeated. The machine's id.
+
+        Raises:
+            OfferFailed: refused; there is no machine.
+            CreateUncertain: nobody knows.
+        """
+        ...
+
+    def named(self, name: str) -> list[Instance]:
+        """The machines of exactly that name that are still listed."""
+        ...
+
+    def all(self) -> list[Instance]:
+        """Every machine of the account that is still listed."""
+        ...
+
+    def terminate(self, ids: list[str]) -> None:
+        """Asks for their end; that it came is seen in `named` alone."""
+        ...
+
+    def console(self) -> str:
+        """Where a person ends a machine by hand."""
+        ...
