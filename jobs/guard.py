@@ -1,7 +1,7 @@
-"""The user data that a rented machine boots with: its host key, who may enter, and the deadline, armed before all else.
+"""The user data that a rented machine boots with: host key, who may enter, and the deadline, armed before all else.
 
-`sky/deadline` is what ends the machine; this module only puts it there. cloud-init runs `bootcmd` at each boot, early in
-its network stage, before it makes the host keys and before sshd starts.
+`sky/deadline` is what ends the machine; this module only puts it there. cloud-init runs `bootcmd` at each boot, early
+in its network stage, before it makes the host keys and before sshd starts.
 """
 
 from __future__ import annotations

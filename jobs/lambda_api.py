@@ -10,10 +10,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from jobs import lambda_http
 from jobs.lambda_http import LambdaProblem, LambdaUnreachable, Pace, RateLimited
+from jobs.lambda_models import (
+    AddedSshKey,
+    Instance,
+    Instances,
+    Launched,
+    SshKey,
+    SshKeys,
+    TypeOnSale,
+    Types,
+)
 
 A = TypeVar("A", bound=BaseModel)
 
@@ -24,88 +34,10 @@ LAUNCH_PAUSE_S = 12.0
 LONGEST_NAME = 64
 LARGEST_USER_DATA = 10**6
 """Of a name, in characters, and of user data, in bytes, as the specification of the launch request has them."""
-ENDED = frozenset({"terminated", "preempted"})
-"""Of a machine that costs nothing any more, should it still be listed. `terminating` is not among them."""
 
 
 class CreateUncertain(LambdaProblem):
     """Never send it again: list, and see whether a machine of that name is there, now and a minute later."""
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Specs(_Model):
-    vcpus: int | None = None
-    memory_gib: FiniteFloat | None = None
-    storage_gib: FiniteFloat | None = None
-    gpus: int = 0
-
-
-class MachineType(_Model):
-    price_cents_per_hour: FiniteFloat = Field(gt=0)
-    gpu_description: str = ""
-    specs: Specs = Specs()
-    architecture: str = ""
-
-
-class Named(_Model):
-    name: str
-
-
-class TypeOnSale(_Model):
-    """A type, its price of now, and where one could be had."""
-
-    instance_type: MachineType
-    regions_with_capacity_available: tuple[Named, ...] = ()
-
-
-class Instance(_Model):
-    """A machine of the account. `status` is `booting`, `active`, `unhealthy`, `terminating`, `terminated`, ..."""
-
-    id: str = Field(min_length=1)
-    name: str | None = None
-    status: str
-    ip: str | None = None
-    region: Named
-    instance_type: Named
-    ssh_key_names: tuple[str, ...] = ()
-
-    @property
-    def costs(self) -> bool:
-        """Whether it is still there, and so may be billed."""
-        return self.status not in ENDED
-
-
-class SshKey(_Model):
-    id: str = ""
-    name: str
-    public_key: str
-
-
-class _Types(BaseModel):
-    data: dict[str, object]
-
-
-class _Instances(BaseModel):
-    data: list[Instance]
-
-
-class _SshKeys(BaseModel):
-    data: list[SshKey]
-
-
-class _SshKey(BaseModel):
-    data: SshKey
-
-
-class _Ids(BaseModel):
-    instance_ids: list[str] = Field(min_length=1)
-
-
-class _Launched(BaseModel):
-    data: _Ids
 
 
 class LambdaApi:
@@ -131,7 +63,7 @@ class LambdaApi:
 
     def instance_types(self) -> tuple[dict[str, TypeOnSale], dict[str, str]]:
         """Types by name; and by name a line for each that cannot be read."""
-        data = _parsed(_Types, self._again("GET", "instance-types"), "a list of instance types").data
+        data = _parsed(Types, self._again("GET", "instance-types"), "a list of instance types").data
         types: dict[str, TypeOnSale] = {}
         odd: dict[str, str] = {}
         for name, entry in data.items():
@@ -144,7 +76,7 @@ class LambdaApi:
 
     def instances(self) -> list[Instance]:
         """All that the account has. A list with one entry that cannot be read is none: that one might be ours."""
-        return _parsed(_Instances, self._again("GET", "instances"), "a list of instances").data
+        return _parsed(Instances, self._again("GET", "instances"), "a list of instances").data
 
     def named(self, name: str) -> list[Instance]:
         """Those of exactly this name that are still there. Lambda lets several machines have one name."""
@@ -181,7 +113,7 @@ class LambdaApi:
             self._pace.wait("launch", LAUNCH_PAUSE_S)
         try:
             answer = self._once("POST", "instance-operations/launch", body)
-            (made,) = _parsed(_Launched, answer, "the id of a machine").data.instance_ids
+            (made,) = _parsed(Launched, answer, "the id of a machine").data.instance_ids
         except LambdaUnreachable as error:
             if not error.sent:
                 raise
@@ -207,11 +139,11 @@ class LambdaApi:
                     self.terminate([one])
 
     def ssh_keys(self) -> list[SshKey]:
-        return _parsed(_SshKeys, self._again("GET", "ssh-keys"), "a list of SSH keys").data
+        return _parsed(SshKeys, self._again("GET", "ssh-keys"), "a list of SSH keys").data
 
     def add_ssh_key(self, name: str, public: str) -> SshKey:
         answer = self._once("POST", "ssh-keys", {"name": name, "public_key": public})
-        return _parsed(_SshKey, answer, "an SSH key").data
+        return _parsed(AddedSshKey, answer, "an SSH key").data
 
     def ensure_ssh_key(self, name: str, public: str) -> str:
         """The name under which the account has this public key; added as `name`, or `name-2` and so on."""
@@ -254,7 +186,9 @@ def _parsed(model: type[A], answer: bytes, expected: str) -> A:
     try:
         return model.model_validate_json(answer)
     except ValidationError:
-        raise LambdaUnreachable("Lambda gives no answer that can be used.", why=f"its answer is not {expected}") from None
+        raise LambdaUnreachable(
+            "Lambda gives no answer that can be used.", why=f"its answer is not {expected}"
+        ) from None
 
 
 def _uncertain(name: str, why: str) -> CreateUncertain:

@@ -22,7 +22,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from http.client import HTTPException, HTTPMessage
-from typing import IO, Protocol
+from typing import IO, Protocol, cast
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
@@ -185,16 +185,14 @@ def _refusal(error: urllib.error.HTTPError, until: float) -> LaunchError:
     """By the `code` in the answer; by the status where there is none."""
     status = error.code
     try:
-        reason = _Refusal.model_validate_json(_read(error, until)).error
+        reason = _Refusal.model_validate_json(_read(cast("_Body", error), until)).error
     except (ValidationError, OSError, HTTPException, LambdaUnreachable):
         reason = _Reason()
     why = f"it answered {status}" + (f": {reason.message}" if reason.message else "")
     code = reason.code
-    if status in (401,) or code in ("global/invalid-api-key",) or (status == 403 and not code):
-        return KeyRefused(
-            "Lambda does not accept the API key.", why=f"It answered {status}: expired, deleted or never made.",
-            next_step=new_key(),
-        )  # fmt: skip
+    if status == 401 or code == "global/invalid-api-key" or (status == 403 and not code):
+        gone = f"It answered {status}: expired, deleted or never made."
+        return KeyRefused("Lambda does not accept the API key.", why=gone, next_step=new_key())
     if code in ("global/account-inactive", "global/invalid-address"):
         return KeyRefused(
             "Lambda sells this account nothing.", why=why,

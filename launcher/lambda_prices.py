@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from jobs import gpus
-from jobs.lambda_api import LambdaApi, TypeOnSale
+from jobs.lambda_api import LambdaApi
+from jobs.lambda_models import TypeOnSale
 from jobs.offer import Offer
 
 TIMEOUT_S = 10.0
