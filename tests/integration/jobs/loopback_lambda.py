@@ -87,9 +87,12 @@ class LoopbackLambda:
 
 
 @contextmanager
-def serving(cloud: LoopbackLambda) -> Iterator[LoopbackLambda]:
+def serving(cloud: LoopbackLambda, port: int = 0) -> Iterator[LoopbackLambda]:
     class Handler(BaseHTTPRequestHandler):
-        def _all(self) -> None:
+        def do_GET(self) -> None:
+            self.do_POST()
+
+        def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"] or 0))
             operation = f"{self.command} {self.path.removeprefix('/api/v1/')}"
             given = json.loads(body) if body else None
@@ -105,12 +108,10 @@ def serving(cloud: LoopbackLambda) -> Iterator[LoopbackLambda]:
             self.end_headers()
             self.wfile.write(answer)
 
-        do_GET = do_POST = _all
-
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  its name in the base class
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         cloud.address = f"http://127.0.0.1:{server.server_port}"
