@@ -138,6 +138,21 @@ class LambdaApi:
                 for one in ids:
                     self.terminate([one])
 
+    def end(self, ids: Sequence[str], *, patience_s: float = 180.0) -> list[Instance]:
+        """Asks for their end until the list has them no more, or for `patience_s`; those that are still there then.
+
+        What is `terminating` is not asked again, and still is there.
+        """
+        until = self._monotonic() + patience_s
+        pause_s = 1.0
+        while True:
+            left = [instance for instance in self.instances() if instance.id in set(ids) and instance.costs]
+            if not left or self._monotonic() >= until:
+                return left
+            self.terminate([instance.id for instance in left if instance.status != "terminating"])
+            self._sleep(pause_s)
+            pause_s = min(pause_s * 2, 8.0)
+
     def ssh_keys(self) -> list[SshKey]:
         return _parsed(SshKeys, self._again("GET", "ssh-keys"), "a list of SSH keys").data
 

@@ -37,6 +37,10 @@ class TypeOnSale(_Model):
     regions_with_capacity_available: tuple[Named, ...] = ()
 
 
+class RunningType(Named):
+    price_cents_per_hour: FiniteFloat | None = None
+
+
 class Instance(_Model):
     """A machine of the account. `status` is `booting`, `active`, `unhealthy`, `terminating`, `terminated`, ..."""
 
@@ -45,7 +49,7 @@ class Instance(_Model):
     status: str
     ip: str | None = None
     region: Named
-    instance_type: Named
+    instance_type: RunningType
     ssh_key_names: tuple[str, ...] = ()
 
     @property

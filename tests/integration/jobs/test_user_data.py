@@ -62,9 +62,8 @@ def test_it_is_small_and_a_machine_without_time_is_none() -> None:
 def test_cloud_init_takes_the_document(tmp_path: Path) -> None:
     file = tmp_path / "user-data"
     file.write_text(text())
-    checked = subprocess.run(
-        ["cloud-init", "schema", "--config-file", file], check=False, capture_output=True, text=True
-    )
+    command = ["cloud-init", "schema", "--config-file", str(file)]
+    checked = subprocess.run(command, check=False, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr
     assert "Valid cloud-config" in checked.stdout + checked.stderr
 
@@ -78,7 +77,7 @@ def test_the_boot_command_arms_the_guard_and_a_second_boot_changes_nothing(tmp_p
         "for each in /var/lib /var/log /run; do mount -t tmpfs tmpfs $each; done\n"
         "sh boot\n"
         "cp /run/launch-deadline first\n"
-        "for each in /var/lib/launch-guard /var/lib/launch-guard/* /run/launch-deadline; do stat -c '%a %n' $each; done\n"
+        "stat -c '%a %n' /var/lib/launch-guard /var/lib/launch-guard/* /run/launch-deadline\n"
         "touch -d '2000-01-01' /var/lib/launch-guard/config.json\n"
         "rm /run/launch-deadline\n"
         "sh boot\n"
