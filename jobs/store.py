@@ -204,6 +204,18 @@ class Store:
             document = ATTENTION.dump_json((*kept, attention)).decode()
             connection.execute(update(tables.jobs).where(columns.id == job_id).values(attention=document))
 
+    def clear_attention(self, job_id: str, code: str) -> None:
+        """For the one who put right, without a driver, what a job that is done still warned of."""
+        columns = tables.jobs.c
+        with self._database.writing() as connection:
+            query = select(columns.attention).where(columns.id == job_id, columns.state == State.DONE.value)
+            stored = connection.execute(query.with_for_update()).scalar_one_or_none()
+            if stored is None:
+                return
+            kept = tuple(one for one in ATTENTION.validate_json(stored) if one.code != code)
+            document = ATTENTION.dump_json(kept).decode()
+            connection.execute(update(tables.jobs).where(columns.id == job_id).values(attention=document))
+
 
 def _resolve(ref: str, known: Sequence[tuple[str, str]]) -> str:
     """The id that `ref` means among (id, name) pairs."""

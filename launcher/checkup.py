@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from artifacts.errors import LaunchError
+from artifacts.errors import CredentialProblem, LaunchError
 from jobs import environment as trainer
 from jobs.home import Home
 from jobs.store import Store
@@ -35,7 +35,7 @@ class Finding(BaseModel):
 
 
 def checkup(environ: Mapping[str, str], settings: Settings) -> list[Finding]:
-    found = [_program(), *_state(environ), _disk(), _gpu(), _clock()]
+    found = [_program(), *_state(environ), _disk(), _gpu(), _clock(), _skypilot(), _lambda(environ)]
     try:
         home = Home.from_environment(environ)
     except LaunchError:
@@ -98,6 +98,47 @@ def _clock() -> Finding:
         level="broken" if behind else "good",
         found=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC" + (", behind this program's own files" if behind else ""),
         remedy="set it (timedatectl set-ntp true)" if behind else None,
+    )
+
+
+def _skypilot() -> Finding:
+    """Whether it is installed, from its metadata: `import sky` succeeds without it, in a checkout."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        found = distribution("skypilot")
+    except PackageNotFoundError:
+        return Finding(
+            name="SkyPilot",
+            level="note",
+            found="not installed; jobs on this machine do without",
+            remedy="to rent machines: pip install 'dpo-launch[cloud]'",
+        )
+    return Finding(name="SkyPilot", level="good", found=f"version {found.version}")
+
+
+def _lambda(environ: Mapping[str, str]) -> Finding:
+    """The key, tried with one harmless question."""
+    from jobs.lambda_key import lambda_key, new_key
+
+    try:
+        key = lambda_key(environ)
+        if key is None:
+            return Finding(name="Lambda", level="note", found="no key here; nothing is rented", remedy=new_key())
+        from jobs.lambda_api import LambdaApi
+
+        running = [instance for instance in LambdaApi(key, environ, patience_s=3.0).instances() if instance.costs]
+    except CredentialProblem as error:
+        return Finding(name="Lambda", level="broken", found=f"{error.what} {error.why}", remedy=error.next_step)
+    except LaunchError as error:
+        remedy = error.next_step or "try again; without it a plan has the catalogue's prices, and nothing can be rented"
+        return Finding(name="Lambda", level="note", found=f"{error.what} Why: {error.why}", remedy=remedy)
+    number = len(running)
+    return Finding(
+        name="Lambda",
+        level="good",
+        found=f"the key is accepted; {number} machine{'' if number == 1 else 's'} on the account"
+        + (" (launch reap --dry-run lists them)" if number else ""),
     )
 
 

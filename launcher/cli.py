@@ -20,6 +20,7 @@ VERBS = {
     "pull": "Bring a job's results home (again).",
     "eval": "Stage A against Stage B on held-out data.",
     "cost": "The ledger: what every attempt cost.",
+    "reap": "End machines of this store that no live job owns.",
     "rm": "Forget a job whose results are at home.",
     "doctor": "Check this machine; each finding with its remedy.",
 }

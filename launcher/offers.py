@@ -62,14 +62,17 @@ def _at_live_prices(
 
 
 def _lambda(mine: list[Offer], environ: Mapping[str, str], now: datetime) -> tuple[list[Offer], list[str]]:
-    from launcher.lambda_prices import LambdaUnreachable, lambda_key, live_offers  # an HTTP client: not without a key
+    from jobs.lambda_key import lambda_key
 
     key = lambda_key(environ)
     if key is None:
         return mine, []
+    from jobs.lambda_http import LambdaProblem  # an HTTP client: not without a key
+    from launcher.lambda_prices import live_offers
+
     try:
         return live_offers(key, mine, environ, now)
-    except LambdaUnreachable as error:
+    except LambdaProblem as error:
         return mine, [f"{error.what} Why: {error.why}. Prices are the catalogue's"]
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from artifacts.errors import CredentialProblem
 from jobs.home import Home
+from jobs.lambda_http import LARGEST_ANSWER
 from jobs.offer import Offer
 from launcher import lambda_prices
 from launcher.offers import Gathered, gather
@@ -203,7 +204,7 @@ def test_a_key_that_is_refused_is_an_error_for_lambda_alone_and_else_a_note(
         (200, b"<html>", "not a list of instance types"),
         (200, b'{"data": []}', "not a list of instance types"),
         (200, b"\xff\xfe", "not a list of instance types"),
-        (200, b" " * (lambda_prices.LARGEST_ANSWER + 1), "larger than 4 MiB"),
+        (200, b" " * (LARGEST_ANSWER + 1), "larger than 4 MiB"),
     ],
 )
 def test_an_answer_that_is_none_leaves_the_catalogue(
@@ -248,7 +249,7 @@ def test_the_key_is_read_as_skypilot_reads_it_and_without_one_nobody_is_asked(cl
     assert ask(home, cloud.address, key=None).notes == ()
     assert cloud.asked == []
     file = Path.home() / ".lambda_cloud" / "lambda_keys"
-    file.parent.mkdir()
+    file.parent.mkdir(mode=0o700)
     file.write_text(f"ssh_key_name = x\napi_key = {KEY}\n")
     ask(home, cloud.address, key=None)
     assert cloud.asked == [("/api/v1/instance-types", f"Bearer {KEY}")]
@@ -257,7 +258,7 @@ def test_the_key_is_read_as_skypilot_reads_it_and_without_one_nobody_is_asked(cl
 @pytest.mark.parametrize("text", ["", "api_key =\n", "api_key = two words\n", "api_key = k\u00e9y\n", "key = x\n"])
 def test_a_key_file_without_a_key_is_an_error_that_does_not_print_it(cloud: Lambda, home: Home, text: str) -> None:
     file = Path.home() / ".lambda_cloud" / "lambda_keys"
-    file.parent.mkdir()
+    file.parent.mkdir(mode=0o700)
     file.write_text(text, encoding="utf-8")
     with pytest.raises(CredentialProblem) as refused:
         ask(home, cloud.address, "lambda", key=None)
