@@ -67,6 +67,8 @@ class Server:
             "SKYPILOT_USER_ID": self._folder.user_hash,
             "SKYPILOT_USER": "launch",
             "SKYPILOT_DISABLE_USAGE_COLLECTION": "1",
+            # SkyPilot's workers write their titles over their environment otherwise, and with it over the mark.
+            "SPT_NOENV": "1",
             # A user's folder of that name must not come before SkyPilot.
             "PYTHONSAFEPATH": "1",
         }
