@@ -56,7 +56,9 @@ def judge(
         if as_planned is not None:
             return Verdict(outcome=as_planned)
         if end.reason == "deadline":
-            return Verdict(outcome=Outcome.FAILED, error="The deadline came before the first checkpoint: there is no result.")
+            return Verdict(
+                outcome=Outcome.FAILED, error="The deadline came before the first checkpoint: there is no result."
+            )
     if cancelled:
         return Verdict(outcome=Outcome.CANCELLED)
     resumable = kept or exit_status < 0 or (end is not None and end.reason == "signal")

@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable
 
 from artifacts.errors import LaunchError, LeaseLost, MachineGone, StoreFailed
-from jobs.backends import Backend, CancelledEarly, Command, OfferFailed
+from jobs.backends import CancelledEarly, Command, OfferFailed
 from jobs.backends.choose import BackendOf, backend_of
 from jobs.clock import Clock, SystemClock
 from jobs.clouds import CLOUDS
@@ -85,7 +85,9 @@ class Walk:
         if self._cancel():
             return Verdict(outcome=Outcome.CANCELLED)
         asked = "\n".join(["No machine could be had. Tried, in the order of the plan:", *tried])
-        return Verdict(outcome=Outcome.FAILED, error=f"{asked}\nNext: launch resume {self.job.id}, when there may be one again")
+        return Verdict(
+            outcome=Outcome.FAILED, error=f"{asked}\nNext: launch resume {self.job.id}, when there may be one again"
+        )
 
     def _take_over(self) -> Attempt | None:
         """The attempt of an earlier driver whose machine is rented, if there is one. One on this machine has ended."""
