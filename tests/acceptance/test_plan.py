@@ -54,7 +54,10 @@ def test_without_a_catalogue_the_command_that_gets_one_is_said(small: Program, t
     bare = replace(small, environ={**small.environ, "LAUNCH_CATALOGS": str(tmp_path / "none")})
     done = bare.good("plan", "dpo", "--cloud", "lambda")
     assert "no price catalogue of lambda; get it: " in done.stderr
-    assert "What it would cost there: python -m sky" in done.stdout.splitlines()[0]
+    assert (
+        "What it would cost there: mkdir -p ~/.sky/catalogs/v8 && cd ~/.sky/catalogs/v8 && python -m sky"
+        in done.stdout.splitlines()[0]
+    )
 
 
 def test_a_run_that_finished_is_what_later_plans_rest_on(priced: Program) -> None:
