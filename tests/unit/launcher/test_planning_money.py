@@ -13,6 +13,7 @@ from jobs.clouds import CLOUDS
 from jobs.offer import Offer, Plan, PricedOffer, Rate
 from launcher.planning import plan
 from tests.unit.launcher.test_planning import CASE, CPU, RATE
+from train.requirement import Requirement
 
 BACKENDS = frozenset({"local", "lambda", "aws"})
 A10 = Offer(cloud="lambda", instance_type="gpu_1x_a10", region="us-east-1", gpus=1, gpu="A10", vram_gib=22.5,
@@ -105,16 +106,28 @@ def test_what_a_machine_lacks_is_said(change: dict[str, object], code: str) -> N
     assert code in {gap.code for priced in found.offers for gap in priced.why_not}
 
 
-def test_16_bits_run_on_a_gpu_without_bf16_and_bf16_does_not() -> None:
-    v100 = A100.model_copy(update={"gpu": "V100", "vram_gib": 32.0, "cloud": "aws", "instance_type": "p3"})
-    rate = FAST.model_copy(update={"name": "V100", "precision": "fp16", "flop_per_s": 6e13})
-    assert plan(CASE, [v100], [rate], budget_usd=50, backends=BACKENDS).chosen is not None
-    options = tuple(
-        option.model_copy(update={"trainer": option.trainer.model_copy(update={"precision": "bf16"})})
-        for option in CASE.options
+def in_bf16(case: Requirement) -> Requirement:
+    trainer = case.options[0].trainer.model_copy(update={"precision": "bf16"})
+    return case.model_copy(
+        update={"options": tuple(option.model_copy(update={"trainer": trainer}) for option in case.options)}
     )
-    found = plan(CASE.model_copy(update={"options": options}), [v100], [rate], budget_usd=50, backends=BACKENDS)
+
+
+def test_16_bits_run_on_a_gpu_without_bf16_and_bf16_does_not() -> None:
+    turing = A100.model_copy(update={"gpu": "RTX6000", "vram_gib": 24.0})
+    rate = FAST.model_copy(update={"name": "RTX6000", "precision": "fp16", "flop_per_s": 6e13})
+    assert plan(CASE, [turing], [rate], budget_usd=50, backends=BACKENDS).chosen is not None
+    found = plan(in_bf16(CASE), [turing], [rate], budget_usd=50, backends=BACKENDS)
     assert {gap.code for gap in found.offers[0].why_not} >= {"precision"}
+
+
+def test_a_v100_is_older_than_what_the_trainers_environment_has_kernels_for() -> None:
+    v100 = A100.model_copy(update={"gpu": "V100", "vram_gib": 16.0, "cloud": "aws", "instance_type": "p3.2xlarge"})
+    found = plan(CASE, [v100], [], budget_usd=50, backends=BACKENDS)
+    assert found.chosen is None
+    gaps = {gap.code: gap for gap in found.offers[0].why_not}
+    assert (gaps["arch"].need, gaps["arch"].have) == ("compute capability 7.5", "7.0 (V100)")
+    assert all("fp16" not in gap.need for gap in gaps.values())  # in 16 bits a V100 would do
 
 
 offers = st.builds(
