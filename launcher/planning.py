@@ -10,7 +10,7 @@ from itertools import groupby
 from jobs import gpus
 from jobs.offer import Chosen, Offer, Plan, PricedOffer, Rate
 from jobs.price import BACKENDS, VAL_PAIRS, VALIDATIONS, Load, precision_on, price
-from train.requirement import Option, Requirement
+from train.requirement import Model, Option, Requirement
 
 PARTIAL_SHARE = 0.1
 """Of an epoch's steps: what partial training on a CPU does (848 of 8,484 in the case this was made for)."""
@@ -46,8 +46,17 @@ def load_of(requirement: Requirement, *, upload_bytes_per_s: float = Load.upload
         up_bytes=adapter + math.ceil(COMPRESSED * text) + (weights if local else 0),
         fetched_bytes=0 if local else weights,
         down_bytes=6 * adapter,  # best, last, and a checkpoint with AdamW's two moments in fp32
+        weights_here_bytes=_weights_here_bytes(model),
         upload_bytes_per_s=upload_bytes_per_s,
     )
+
+
+def _weights_here_bytes(model: Model) -> int:
+    """Of what an option counts as the model's part of the disk: all of it where the model is a folder here."""
+    if model.base.path is None or model.base.path.endswith(".json"):
+        return 0  # a bare config.json has no weights beside it
+    sixteen_bits = 2 * model.parameters if model.parameters else None
+    return min(size for size in (model.bytes_on_disk or 0, sixteen_bits) if size is not None)
 
 
 def plan(
