@@ -167,7 +167,7 @@ def command(flags: Mapping[str, Any], verb: str = "dpo") -> str:
     for name, value in flags.items():
         if value is None or value is False:
             continue
-        text = f"{value:g}" if isinstance(value, float) else str(value)
+        text = f"{value:.12g}" if isinstance(value, float) else str(value)  # a budget to the cent
         said += [f"--{name.replace('_', '-')}", *([] if value is True else [text])]
     return shlex.join(said)
 

@@ -96,9 +96,8 @@ def _memory_plan(memory: MemoryOnly, settings: Settings, home: Home, *, as_json:
 
     for warning in memory.warnings:
         say(f"warning: {warning}")
-    plan = plan_memory(
-        memory.option, find_offers(settings, home, say), budget_usd=settings.budget, cloud=settings.cloud
-    )
+    offers = find_offers(settings, home, say, everywhere=True)
+    plan = plan_memory(memory.option, offers, budget_usd=settings.budget, cloud=settings.cloud)
     if as_json:
         print_document(plan_document(plan))
         return 0

@@ -64,6 +64,8 @@ def test_a_part_is_what_the_money_buys_and_its_schedule_ends_there() -> None:
     assert whole.chosen is None
     assert part.choice is not None
     assert 0 < part.steps < part.steps_total  # type: ignore[operator]
+    assert part.chosen is not None
+    assert "trains the most steps for the budget" in part.chosen.reason
     assert part.partial
     assert part.choice.cost_expected <= 2.0  # type: ignore[operator]
     one_more = 4.9e13 / 1.2e14 / 3600 * 1.99
@@ -76,6 +78,16 @@ def test_where_the_whole_job_does_not_fit_the_budget_that_would_do_is_known() ->
     assert found.budget_needed_usd is not None
     assert planned(A100, budget=found.budget_needed_usd).chosen is not None
     assert planned(A100, budget=found.budget_needed_usd - 0.04).chosen is None
+
+
+def test_the_budget_that_would_do_is_for_what_can_be_rented_and_is_in_time_where_there_is_such() -> None:
+    cheap = A10.model_copy(update={"price_per_hour": 0.2})  # 5.8 hours
+    elsewhere = A100.model_copy(update={"cloud": "elsewhere", "price_per_hour": 1.0})
+    whole = planned(A100, budget=1.0).budget_needed_usd
+    assert planned(A100, cheap, elsewhere, budget=1.0, within_hours=3).budget_needed_usd == whole
+    late = planned(cheap, elsewhere, budget=0.5, within_hours=3).budget_needed_usd
+    assert late == planned(cheap, budget=0.5).budget_needed_usd
+    assert planned(elsewhere, budget=0.5).budget_needed_usd is not None
 
 
 def test_a_machine_of_16_bit_weights_without_a_base_on_the_hub_pays_for_their_upload() -> None:
