@@ -11,8 +11,9 @@ from typing import Literal
 
 from jobs.offer import Rate
 
-OLDEST = (7, 0)
-"""The oldest compute capability (Volta) for which the trainer has pins."""
+OLDEST = (7, 5)
+"""The oldest compute capability (Turing) for which the trainer has pins (`train/locks/cuda.txt`): torch's wheels for
+CUDA 12.8 and later have no kernels for Volta, and those for CUDA 12.6, which have, have none for Blackwell."""
 
 EFFICIENCY = 0.35
 """Of the peak, what a LoRA step of an 8B model is assumed to reach, until a run on that GPU says better."""
@@ -134,6 +135,15 @@ RETIRED = {
     "p3": "AWS has retired p3 (V100). What replaces it: g6e.xlarge (L40S, 48 GB) or g5.xlarge (A10G, 24 GB); A100 "
     "comes only as p4d and p4de with 8 GPUs, H100 as p5."
 }
+
+
+RETIRED_WITH = {"V100": "p3", "V100-32GB": "p3"}
+"""GPUs that a cloud had in retired types alone."""
+
+
+def retired_with(gpu: Gpu) -> str | None:
+    """Why a GPU is found no more, where it went with an instance type; None for any other."""
+    return RETIRED.get(RETIRED_WITH.get(gpu.name, ""))
 
 
 def retired(instance_type: str) -> str | None:

@@ -30,6 +30,8 @@ class Load:
     fetched_bytes: int = 0
     """From the model hub, to the data centre."""
     down_bytes: int = 0
+    weights_here_bytes: int = 0
+    """Of the model, what lies on this machine already: a run here needs no room for it."""
     upload_bytes_per_s: float = 20e6 / 8
     fetch_bytes_per_s: float = 100e6
 
@@ -51,7 +53,7 @@ def price(
     that time is no reason against it (a run on this machine without a budget).
     """
     cloud = CLOUDS.get(offer.cloud, LOCAL)
-    why_not = hardware_gaps(option, offer, load.batch_size, backends)
+    why_not = hardware_gaps(option, offer, load.batch_size, backends, weights_here_bytes=load.weights_here_bytes)
     around = _around(cloud, load) if cloud is not LOCAL else {}
     step = _step_hours(option, rate)
     evaluation = step * load.validation_pairs / load.batch_size * _forward_share(option) if step is not None else None
@@ -121,7 +123,12 @@ def _limits(
 
 
 def hardware_gaps(
-    option: Option, offer: Offer, batch_size: int = 1, backends: frozenset[str] = BACKENDS
+    option: Option,
+    offer: Offer,
+    batch_size: int = 1,
+    backends: frozenset[str] = BACKENDS,
+    *,
+    weights_here_bytes: int = 0,
 ) -> list[WhyNot]:
     """What the option needs that the offer does not have. Memory of a GPU is counted a process: 4 x 16 GB is 16 GB."""
     gaps: list[WhyNot] = []
@@ -143,8 +150,11 @@ def hardware_gaps(
         gaps += _cuda_gaps(option, offer, batch_size)
     if offer.ram_gib is not None and option.min_ram_gib > offer.ram_gib:
         gaps.append(WhyNot(code="ram", need=_gib(option.min_ram_gib), have=_gib(offer.ram_gib)))
-    if offer.disk_gib is not None and option.min_disk_gib > offer.disk_gib:
-        gaps.append(WhyNot(code="disk", need=_gib(option.min_disk_gib), have=_gib(offer.disk_gib)))
+    disk = option.min_disk_gib
+    if offer.cloud == "local":
+        disk = max(0.0, disk - weights_here_bytes / 2**30)
+    if offer.disk_gib is not None and disk > offer.disk_gib:
+        gaps.append(WhyNot(code="disk", need=_gib(disk), have=_gib(offer.disk_gib)))
     return gaps
 
 

@@ -6,6 +6,7 @@ import ast
 import csv
 import json
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,11 +19,20 @@ from jobs.offer import Offer
 
 STALE = timedelta(days=1)
 NEEDED = ("InstanceType", "AcceleratorName", "AcceleratorCount", "MemoryGiB", "Price", "Region", "SpotPrice")
+FOLDER = "~/.sky/catalogs/v8"
+"""Where SkyPilot 0.14 has its catalogues."""
 FETCH = {
-    "lambda": "python -m sky.catalog.data_fetchers.fetch_lambda_cloud, or sky gpus list --cloud lambda, with SkyPilot",
-    "aws": "sky gpus list --cloud aws, with SkyPilot installed",
+    # It writes lambda/vms.csv into the folder that it is run in, with the key in ~/.lambda_cloud/lambda_keys.
+    "lambda": "mkdir -p {folder} && cd {folder} && python -m sky.catalog.data_fetchers.fetch_lambda_cloud",
+    "aws": "sky gpus list --cloud aws",
 }
 LINES_NAMED = 3
+
+
+def fetch(cloud: str, folder: Path | None = None) -> str:
+    """What to type to get the catalogue of `cloud` into `folder`."""
+    place = shlex.quote(str(folder)) if folder else FOLDER
+    return f"{FETCH[cloud].format(folder=place)} (with SkyPilot installed)"
 
 
 @dataclass
@@ -51,11 +61,11 @@ def read_catalogue(cloud: str, folder: Path | None, now: datetime) -> Catalogue:
     found = Catalogue()
     file = folder / cloud / "vms.csv" if folder else None
     if file is None or not file.is_file():
-        found.notes.append(f"there is no price catalogue of {cloud}; get it: {FETCH.get(cloud, 'SkyPilot')}")
+        found.notes.append(f"there is no price catalogue of {cloud}; get it: {fetch(cloud, folder)}")
         return found
     changed = datetime.fromtimestamp(file.stat().st_mtime, UTC)
     if now - changed > STALE:
-        found.notes.append(f"{file}: prices are {(now - changed).days} days old; newer ones: {FETCH.get(cloud, '')}")
+        found.notes.append(f"{file}: prices are {_age(now - changed)} old; newer ones: {fetch(cloud, folder)}")
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
             rows = csv.reader(stream)
@@ -71,6 +81,11 @@ def read_catalogue(cloud: str, folder: Path | None, now: datetime) -> Catalogue:
         return found
     found.notes += odd.notes()
     return found
+
+
+def _age(age: timedelta) -> str:
+    hours = age // timedelta(hours=1)
+    return f"{hours} hours" if hours < 48 else f"{hours // 24} days"
 
 
 class _Odd:

@@ -22,6 +22,8 @@ GPU = ("gpu", "gpu_name", "gpu_type", "recommended_gpu", "accelerator")
 
 BYTES = {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 SIZE = re.compile(r"\s*([0-9]+(?:[.,][0-9]+)?)\s*([kmgt]?i?b)?\s*", re.IGNORECASE)
+THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
+"""A comma before three digits: `12,288 MB` is no twelve megabytes. Any other is a decimal one."""
 LARGEST_GIB = 100_000.0
 
 
@@ -89,7 +91,8 @@ def _one(flat: Mapping[str, object], names: tuple[str, ...], path: Path, underst
 
 def _gib(key: str, value: object, path: Path) -> float:
     """GB and GiB are not the same; a bare number is in the unit that its name ends with, else in GB."""
-    match = SIZE.fullmatch(str(value)) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else None
+    said = THOUSANDS.sub("", str(value)) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else ""
+    match = SIZE.fullmatch(said)
     if match is None:
         raise _nonsense(path, key, value, 'is not a size; write it as "28 GB" or "26 GiB"')
     suffix = _name(key).rpartition("_")[2]

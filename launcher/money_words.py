@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from artifacts.errors import NothingFits
 from jobs.price import BACKENDS
-from launcher.catalogue import FETCH
+from launcher.catalogue import fetch
 from launcher.settings import Settings
 
 
@@ -29,7 +29,7 @@ def no_budget_line(settings: Settings, needed_usd: float | None, *, priced: bool
     said = f"--cloud {settings.cloud} without --budget buys nothing, so this runs on this machine. "
     if not priced:
         clouds = ("lambda", "aws") if settings.cloud == "any" else (str(settings.cloud),)
-        return f"{said}What it would cost there: {'; '.join(FETCH[cloud] for cloud in clouds)}"
+        return f"{said}What it would cost there: {'; '.join(fetch(cloud) for cloud in clouds)}"
     if needed_usd is None:
         return said + "What it would cost there is not known."
     return said + f"There the whole job is expected to cost ${needed_usd:,.2f}."

@@ -12,6 +12,10 @@ from launcher.remedies import Remedy
 from train.requirement import Requirement
 
 ROWS = 12
+WIDTH = 80
+HEAD = ("", "where", "option", "steps", "hours", "cost", "")
+STEPS = HEAD.index("steps")
+NUMBERS = ("steps", "hours", "cost")
 
 WORDS = {
     "vram": "GPU memory: {need}, has {have}",
@@ -33,9 +37,9 @@ WORDS = {
 
 
 SHORT = {
-    "vram": "GPU memory too small",
+    "vram": "GPU too small",
     "ram": "too little RAM",
-    "disk": "too little disk",
+    "disk": "small disk",
     "gpus": "too few GPUs",
     "backend": "not rented yet",
     "spot": "not used yet",
@@ -43,12 +47,12 @@ SHORT = {
     "within": "too slow",
     "no_flops": "hours unknown",
     "unmeasured": "not measured",
-    "arch": "needs {need}",
+    "arch": "not supported",
     "precision": "no bf16",
     "batch": "batch size",
-    "capacity": "no capacity now",
+    "capacity": "no capacity",
 }
-"""For a table of 80 columns; with --all each reason is said in full."""
+"""At most 14 characters, for a table of 80 columns; with --all each reason is said in full."""
 
 
 def count(number: int | None, noun: str) -> str:
@@ -94,11 +98,32 @@ def phases(choice: PricedOffer) -> list[str]:
     """What the chosen way's hours and dollars are made of, and what they rest on."""
     parts = [
         f"{phase.name.replace('_', ' ')} {duration((phase.hours_expected or 0) * 3600)}"
+        + (f" ({money(phase.cost_expected)})" if choice.offer.price_per_hour else "")
         for phase in choice.phases
         if (phase.hours_expected or 0) * 3600 >= 1
     ]
     lines = [f"Time: {', '.join(parts)}."] if len(parts) > 1 else []
     return [*lines, f"Rests on: {choice.basis}."]
+
+
+NOTABLE_UPLOAD = 0.1
+"""Of what a machine is expected to cost, from where on the upload that it waits for is worth a line."""
+
+
+def upload(plan: Plan, up_bytes: int, mbit_s: float) -> list[str]:
+    """What sending the model costs while the meter runs: of the chosen machine, else of the nearest that is rented."""
+    rented = [one for one in plan.offers if one.offer.price_per_hour and not one.offer.spot]
+    one = plan.choice or next((one for one in rented if one.cost_expected), None)
+    sync = next((phase for phase in one.phases if phase.name == "sync"), None) if one else None
+    if one is None or sync is None or (sync.cost_expected or 0) < NOTABLE_UPLOAD * (one.cost_expected or 0):
+        return []
+    if not sync.cost_expected:
+        return []
+    sent = f"Sending {up_bytes / 1e9:.1f} GB at {mbit_s:g} Mbit/s (upload_mbit_s in launch.toml) takes"
+    return [
+        f"{sent} {duration((sync.hours_expected or 0) * 3600)}:",
+        f"{money(sync.cost_expected)} of the {money(one.cost_expected)} on {one.offer.cloud} {one.offer.gpu}.",
+    ]
 
 
 def rows_of(plan: Plan, *, everything: bool) -> list[PricedOffer]:
@@ -115,21 +140,35 @@ def rows_of(plan: Plan, *, everything: bool) -> list[PricedOffer]:
 def table(plan: Plan, *, everything: bool = False) -> list[str]:
     """Lines of a table that fits 80 columns, best first, and why each that does not fit does not."""
     rows = rows_of(plan, everything=everything)
-    head = ("", "where", "option", "steps", "hours", "cost", "")
     body = [_cells(priced, chosen=plan.choice is priced, everything=everything) for priced in rows]
-    widths = [max(len(row[column]) for row in [head, *body]) for column in range(6)]
-    right = (3, 4, 5)
-
-    def line(row: Sequence[str]) -> str:
-        cells = [row[i].rjust(widths[i]) if i in right else row[i].ljust(widths[i]) for i in range(6)]
-        return "  ".join([*cells, row[6]]).rstrip()
-
-    lines = [line(row) for row in [head, *body]]
+    whole = _aligned([HEAD, *body])
+    if not everything and max(map(len, whole)) > WIDTH:
+        narrow = [HEAD, *body]
+        if len({row[STEPS] for row in body}) == 1:
+            narrow = [(*row[:STEPS], *row[STEPS + 1 :]) for row in narrow]
+        whole = [line[:WIDTH].rstrip() for line in _aligned(narrow, gap=" ")]
+    lines = whole
     unrented = sorted({gap.have for row in rows for gap in row.why_not if gap.code == "backend"})
     if unrented:
         lines.append(f"({' and '.join(unrented)} cannot be rented yet: what it would cost there)")
     hidden = len(plan.offers) - len(rows)
     return [*lines, f"({hidden:,} more ways: --all)"] if hidden > 0 else lines
+
+
+def _aligned(rows: Sequence[Sequence[str]], gap: str = "  ") -> list[str]:
+    """Lines of columns, numbers to the right; the last column is as long as it is."""
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+
+    def line(row: Sequence[str]) -> str:
+        *cells, reason = row
+        padded = [
+            cell.rjust(width) if column[0] in NUMBERS else cell.ljust(width)
+            for cell, width, column in zip(cells, widths, columns, strict=False)
+        ]
+        return gap.join([*padded, reason]).rstrip()
+
+    return [line(row) for row in rows]
 
 
 def _cells(priced: PricedOffer, *, chosen: bool, everything: bool) -> tuple[str, ...]:
@@ -167,7 +206,7 @@ def command(flags: Mapping[str, Any], verb: str = "dpo") -> str:
     for name, value in flags.items():
         if value is None or value is False:
             continue
-        text = f"{value:g}" if isinstance(value, float) else str(value)
+        text = f"{value:.12g}" if isinstance(value, float) else str(value)  # a budget to the cent
         said += [f"--{name.replace('_', '-')}", *([] if value is True else [text])]
     return shlex.join(said)
 

@@ -10,7 +10,7 @@ from itertools import groupby
 from jobs import gpus
 from jobs.offer import Chosen, Offer, Plan, PricedOffer, Rate
 from jobs.price import BACKENDS, VAL_PAIRS, VALIDATIONS, Load, precision_on, price
-from train.requirement import Option, Requirement
+from train.requirement import Model, Option, Requirement
 
 PARTIAL_SHARE = 0.1
 """Of an epoch's steps: what partial training on a CPU does (848 of 8,484 in the case this was made for)."""
@@ -46,8 +46,17 @@ def load_of(requirement: Requirement, *, upload_bytes_per_s: float = Load.upload
         up_bytes=adapter + math.ceil(COMPRESSED * text) + (weights if local else 0),
         fetched_bytes=0 if local else weights,
         down_bytes=6 * adapter,  # best, last, and a checkpoint with AdamW's two moments in fp32
+        weights_here_bytes=_weights_here_bytes(model),
         upload_bytes_per_s=upload_bytes_per_s,
     )
+
+
+def _weights_here_bytes(model: Model) -> int:
+    """Of what an option counts as the model's part of the disk: all of it where the model is a folder here."""
+    if model.base.path is None or model.base.path.endswith(".json"):
+        return 0  # a bare config.json has no weights beside it
+    sixteen_bits = 2 * model.parameters if model.parameters else None
+    return min(size for size in (model.bytes_on_disk or 0, sixteen_bits) if size is not None)
 
 
 def plan(
@@ -98,34 +107,47 @@ def plan(
         requirement=requirement.workload.model.architecture or "model",
         budget_usd=budget_usd,
         budget_needed_usd=budget_needed(
-            requirement.options, offers, load if max_steps is None else replace(load, steps=max_steps), rates, cloud
+            requirement.options,
+            offers,
+            load if max_steps is None else replace(load, steps=max_steps),
+            rates,
+            cloud,
+            within_hours=within_hours,
+            backends=backends,
         ),
         steps=steps,
         steps_total=load.steps,
         partial=steps < load.steps,
         offers=tuple(ranked),
-        chosen=best and Chosen(offer=0, reason=_reason(best, ranked, free=free)),
+        chosen=best and Chosen(offer=0, reason=_reason(best, ranked, free=free, most_steps=partial and not free)),
     )
 
 
 def budget_needed(
-    options: Sequence[Option], offers: Sequence[Offer], load: Load, rates: Sequence[Rate], cloud: str | None
+    options: Sequence[Option],
+    offers: Sequence[Offer],
+    load: Load,
+    rates: Sequence[Rate],
+    cloud: str | None,
+    *,
+    within_hours: float,
+    backends: frozenset[str],
 ) -> float | None:
     """The least budget (USD, whole cents) for which an offer of `cloud` that is paid by the hour does `load`.
 
-    None where no offer could, or nobody knows how long it would take. A cloud without a backend counts: what the job
-    would cost there is worth knowing.
+    None where no offer could, or nobody knows how long it would take. Where no cloud that can be rented does it, or
+    none in time, the others count: what the job would cost there is worth knowing.
     """
     everywhere = frozenset(offer.cloud for offer in offers)
     paid = [offer for offer in offers if offer.price_per_hour > 0 and cloud in (None, "any", offer.cloud)]
-    costs = [
-        priced.cost_expected
-        for priced in _every_way(
+    found = [
+        (one.offer.cloud not in backends, (one.hours_expected or 0.0) > within_hours, one.cost_expected)
+        for one in _every_way(
             options, paid, lambda o, f: price(o, f, load, rate=rate_for(o, f, rates), backends=everywhere)
         )
-        if priced.fits and priced.cost_expected is not None
+        if one.fits and one.cost_expected is not None
     ]
-    return math.ceil(min(costs) * 100 - 1e-6) / 100 if costs else None
+    return math.ceil(min(found)[2] * 100 - 1e-6) / 100 if found else None
 
 
 def _every_way(
@@ -216,12 +238,13 @@ def _ranking(most_steps: bool) -> Callable[[PricedOffer], tuple[object, ...]]:
     return rank
 
 
-def _reason(best: PricedOffer, ranked: Sequence[PricedOffer], *, free: bool) -> str:
+def _reason(best: PricedOffer, ranked: Sequence[PricedOffer], *, free: bool, most_steps: bool) -> str:
     offer = best.offer
     if not free and offer.price_per_hour:
         fitting = len({(one.offer.cloud, one.offer.instance_type) for one in ranked if one.fits})
         others = f" of {fitting} machines that fit" if fitting > 1 else ": no other machine fits"
-        return f"{best.option.name} on {offer.gpu} in {offer.region} has the least expected cost{others}."
+        has = "trains the most steps for the budget" if most_steps else "has the least expected cost"
+        return f"{best.option.name} on {offer.gpu} in {offer.region} {has}{others}."
     if offer.gpus:
         return f"{best.option.name} fits this machine's {offer.gpu}, at no cost."
     gaps = [gap for other in ranked if other.offer.gpus for gap in other.why_not if gap.code == "vram"]

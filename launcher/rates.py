@@ -13,10 +13,15 @@ from jobs.home import Home
 from jobs.offer import Rate
 from jobs.store import Store
 from launcher import machine
+from train.requirement import Requirement
 
 SLOWER = 3.0
 """How much slower than a bare step a run may be: the reference pass, TRL's own work, a machine with other work. The
 sample project's steps take 2 to 3 times the bare step (its 0.6M parameters are the worst case)."""
+
+
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+"""When a file's figure counts as measured: whatever was measured here since is better."""
 
 
 def known_rates(
@@ -34,6 +39,25 @@ def known_rates(
             for rate in _measure(home, environment, device):
                 store.add_rate(rate, host=host)
     return store.rates(host)
+
+
+def stated_rates(requirement: Requirement, known: Sequence[Rate]) -> list[Rate]:
+    """What a requirement file says that this very machine was measured at, for devices of which nothing is `known`."""
+    host = machine.host_name()
+    return [
+        Rate(
+            device=row.device,
+            name=row.name,
+            precision=row.precision,
+            flop_per_s=row.flop_per_s,
+            step_overhead_s=row.step_overhead_s,
+            basis=f"a bare LoRA step on this {row.device.upper()}, measured {row.measured_at[:10]} (requirement file)",
+            measured_at=LONG_AGO,
+            high=SLOWER,
+        )
+        for row in requirement.measured
+        if row.machine == host and not any(rate.device == row.device for rate in known)
+    ]
 
 
 def _measure(home: Home, environment: Environment, device: Literal["cpu", "cuda"]) -> list[Rate]:

@@ -6,17 +6,18 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Literal
 
 from artifacts.errors import UsageProblem
 from jobs import gpus
 from jobs.home import Home
 from jobs.offer import Offer, Plan, Rate
-from jobs.price import hardware_gaps
+from jobs.price import BACKENDS, hardware_gaps
 from launcher import machine
-from launcher.planning import plan
+from launcher.planning import load_of, plan, steps_in_full, steps_in_part
 from launcher.settings import Settings, nearest
-from launcher.workload import with_settings
+from launcher.workload import outgrown, with_settings
 from train.data_report import DataCheck
 from train.requirement import Requirement
 
@@ -49,6 +50,7 @@ def read_request(settings: Settings) -> Request:
     assert settings.requirements is not None
     file = settings.requirements.expanduser().absolute()
     requirement, warnings = read_requirement(file)
+    warnings += outgrown(requirement, settings)
     return Request(settings, with_settings(requirement, settings, file.parent), tuple(warnings))
 
 
@@ -59,10 +61,14 @@ class Market:
     request: Request
     offers: tuple[Offer, ...]
     rates: Sequence[Rate]
+    backends: frozenset[str] = BACKENDS
 
     def plan(self, **changes: Any) -> Plan:
         """The plan, or what it would be with other settings (`budget`, `partial`, `epochs`, `cloud`, `within`)."""
-        settings, requirement = self.request.settings.model_copy(update=changes), self.request.requirement
+        asked, requirement = self.request.settings, self.request.requirement
+        settings = asked.model_copy(update=changes)
+        wider = settings.cloud in (None, "any") and settings.budget is not None
+        elsewhere = wider and (asked.budget is None or asked.cloud not in (None, "any"))
         if "epochs" in changes:
             workload = requirement.workload
             schedule = workload.training.model_copy(update={"epochs": changes["epochs"]})
@@ -70,7 +76,7 @@ class Market:
             requirement = requirement.model_copy(update={"workload": workload})
         return plan(
             requirement,
-            self.offers,
+            self._everywhere if elsewhere else self.offers,
             self.rates,
             budget_usd=settings.budget,
             cloud=settings.cloud,
@@ -78,20 +84,41 @@ class Market:
             max_steps=settings.max_steps,
             partial=settings.partial,
             upload_bytes_per_s=settings.upload_mbit_s * 1e6 / 8,
+            backends=self.backends,
         )
 
+    def budget_for_part(self, *, at_least: int) -> float | None:
+        """What a part worth training (a tenth of an epoch, or `at_least`) is expected to cost when rented (USD)."""
+        steps = max(steps_in_part(self.request.requirement), at_least)
+        if steps > steps_in_full(self.request.requirement):
+            return None
+        return self.plan(max_steps=steps).budget_needed_usd
 
-def find_offers(settings: Settings, home: Home, say: Say) -> tuple[Offer, ...]:
-    """Every offer that the flags leave, with what is odd about the catalogues said. UsageProblem where none is left."""
+    @cached_property
+    def _everywhere(self) -> tuple[Offer, ...]:
+        """The offers of all clouds, where fewer were asked for. What is odd about them is said when one plans them."""
+        settings = self.request.settings.model_copy(update={"cloud": "any"})
+        return find_offers(settings, Home.from_environment(os.environ), lambda _: None, everywhere=True)
+
+
+def find_offers(settings: Settings, home: Home, say: Say, *, everywhere: bool = False) -> tuple[Offer, ...]:
+    """Every offer that the flags leave, with what is odd about the catalogues said. UsageProblem where none is left.
+
+    Without a budget and a cloud nothing is bought, and no price is looked up; `everywhere` wants to know all the same.
+    """
     from launcher.offers import gather
 
     clouds = ("lambda", "aws") if settings.cloud in (None, "any") else (settings.cloud,)
-    if settings.budget is None and settings.cloud in (None, "any", "local"):
-        clouds = ()  # nothing is bought, and nobody asked what it would cost
+    if settings.cloud == "local" or (settings.budget is None and settings.cloud in (None, "any") and not everywhere):
+        clouds = ()
     found = gather(home, device=settings.device, clouds=clouds, environ=os.environ, now=datetime.now(UTC))
     for note in found.notes:
         say(f"note: {note}")
-    return _narrowed(found.offers, settings)
+    left = _narrowed(found.offers, settings)
+    if settings.instance_type or settings.gpu:  # a catalogue may have what its cloud has no more
+        for note in sorted({said for offer in left if (said := gpus.retired(offer.instance_type))}):
+            say(f"note: {note}")
+    return left
 
 
 def _narrowed(offers: tuple[Offer, ...], settings: Settings) -> tuple[Offer, ...]:
@@ -120,7 +147,9 @@ def _narrowed(offers: tuple[Offer, ...], settings: Settings) -> tuple[Offer, ...
             )
     if offers and not left:
         raise UsageProblem(
-            f"--gpu: no machine of this plan has a {settings.gpu}.", next_step="launch plan dpo --all shows every one."
+            f"--gpu: no machine of this plan has a {settings.gpu}.",
+            why=(gpus.retired_with(card) if card else None) or "",
+            next_step="launch plan dpo --all shows every one.",
         )
     return left
 
@@ -128,8 +157,9 @@ def _narrowed(offers: tuple[Offer, ...], settings: Settings) -> tuple[Offer, ...
 def environment_device(request: Request, home: Home) -> Literal["cuda", "cpu"]:
     """Which trainer environment the job needs: CUDA where an option fits a GPU of this machine."""
     offers = machine.offers(home.root, request.settings.device)
+    here = load_of(request.requirement).weights_here_bytes
     on_gpu = any(
-        option.device == "cuda" and not hardware_gaps(option, offer)
+        option.device == "cuda" and not hardware_gaps(option, offer, weights_here_bytes=here)
         for option in request.requirement.options
         for offer in offers
         if offer.gpus

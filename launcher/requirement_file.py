@@ -110,6 +110,7 @@ def _validated(document: object, path: Path) -> tuple[Requirement, list[str]]:
             next_step=f"give one of them another name in {path.name}.",
         )
     _check_weights(requirement, path)
+    _check_steps(requirement, path)
     warnings = [
         f"{path.name}: {key} is not known to this version, and is not used." for key in unknown_keys(requirement)
     ]
@@ -117,22 +118,23 @@ def _validated(document: object, path: Path) -> tuple[Requirement, list[str]]:
 
 
 BYTES_A_WEIGHT = {"nf4": 0.5, "int8": 1.0}
-MOST_TIMES, MOST_GIB = 10.0, 16.0
-"""How far the memory of an option may be above its weights: so many times, and so many GiB. A trace of 4,096 tokens
-without checkpointing is 4 times."""
+MOST_TIMES, MOST_GIB, MOST_TOKENS = 10.0, 16.0, 1024
+"""How far the memory of an option may be above its weights: so many times, and so many GiB for each so many tokens of
+a batch. An 8B model without checkpointing holds 6.4 GiB for as many."""
 
 
 def _check_weights(requirement: Requirement, path: Path) -> None:
     """An option needs at least its own weights, and not a multiple of them that no training has."""
-    parameters = requirement.workload.model.parameters
+    parameters, training = requirement.workload.model.parameters, requirement.workload.training
     if parameters is None:
         return
+    activations = MOST_GIB * max(1.0, 2 * training.batch_size * training.max_length / MOST_TOKENS)
     for index, option in enumerate(requirement.options):
         whole = 4.0 if option.trainer.precision == "fp32" else 2.0
         weights = parameters * BYTES_A_WEIGHT.get(str(option.trainer.quantization), whole) / 2**30
         name = "min_vram_gib" if option.device == "cuda" else "min_ram_gib"
         asked = option.min_vram_gib if option.device == "cuda" else option.min_ram_gib
-        most = MOST_TIMES * weights + MOST_GIB
+        most = MOST_TIMES * weights + activations
         if asked and not weights <= asked <= most:
             why = "less than its weights alone" if asked < weights else "far more than its training needs"
             raise UsageProblem(
@@ -140,6 +142,21 @@ def _check_weights(requirement: Requirement, path: Path) -> None:
                 f"parameters are {weights:,.1f} GiB in {option.name}.",
                 next_step=f"correct options.{index}.{name} in the file, or {ANEW}",
             )
+
+
+def _check_steps(requirement: Requirement, path: Path) -> None:
+    """Steps that are said must be those of epochs, pairs and batch, rounded in whatever way."""
+    data, training = requirement.workload.data, requirement.workload.training
+    if training.steps is None:
+        return
+    exact = training.epochs * data.train_examples / training.batch_size
+    if abs(training.steps - exact) > 1 + training.epochs:  # a last batch that is not full, dropped or not, each epoch
+        raise UsageProblem(
+            f"The requirement file {path}: workload.training.steps: {training.steps:,} contradict its "
+            f"{training.epochs:g} epochs of {data.train_examples:,} pairs in batches of "
+            f"{training.batch_size}, which are {exact:,.0f}.",
+            next_step=f"correct one of them in the file, or {ANEW}",
+        )
 
 
 class _NonsenseError(ValueError):

@@ -10,7 +10,7 @@ from pydantic import Field
 from artifacts.errors import UsageProblem
 from launcher.settings import Settings
 from train.config import ModelRef
-from train.requirement import Adapter, DataSet, Model, Requirement, Schedule, Source, Workload
+from train.requirement import Adapter, DataSet, Model, Option, Requirement, Schedule, Source, Workload
 
 
 def with_settings(requirement: Requirement, settings: Settings, folder: Path) -> Requirement:
@@ -25,14 +25,39 @@ def with_settings(requirement: Requirement, settings: Settings, folder: Path) ->
     schedule = Schedule.model_validate(training.model_dump() | changed | {"steps": None})
     return requirement.model_copy(
         update={
+            "options": _for_batch(requirement.options, schedule.batch_size / training.batch_size),
             "workload": Workload(
                 method=workload.method,
                 model=_model(workload.model, settings, folder),
                 data=_data(workload.data, settings, folder),
                 training=schedule,
-            )
+            ),
         }
     )
+
+
+def _for_batch(options: tuple[Option, ...], times: float) -> tuple[Option, ...]:
+    """A step of so many times the pairs does so many times the work."""
+    return tuple(
+        option.model_copy(update={"flop_per_step": option.flop_per_step and option.flop_per_step * times})
+        for option in options
+    )
+
+
+def outgrown(requirement: Requirement, settings: Settings) -> list[str]:
+    """What flags ask for beyond that for which the memory in a requirement file is meant."""
+    training = requirement.workload.training
+    pairs = settings.micro_batch_size or settings.batch_size or training.batch_size
+    asked = {
+        "max_length": (settings.max_length or training.max_length, "max_length"),
+        "batch_size": (pairs, "pairs at once"),
+    }
+    return [
+        f"the requirement file's memory is for {name} {getattr(training, key):,}; {value:,} need more. "
+        f"Next: launch estimate --model PATH|ID --train FILE --{key.replace('_', '-')} {value}"
+        for key, (value, name) in asked.items()
+        if value > getattr(training, key)
+    ]
 
 
 class NamedSource(Source):

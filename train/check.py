@@ -17,10 +17,11 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 from train.config import Data, ModelRef, RunConfig, Training
+from train.cores import cores
 from train.data_report import DataCheck, DataReport
 from train.errors import DataError, InputError
 from train.hub import fetch_texts
-from train.tokens import load_tokenizer, prepare
+from train.tokens import BATCH, load_tokenizer, prepare
 
 __all__ = ["DataCheck", "check", "run"]
 
@@ -49,13 +50,15 @@ def looked(model: ModelRef, data: Data, training: Training, progress: Progress) 
         done += pairs
         progress(done, total)
 
-    length = training.max_length
-    train = prepare(data.train, tokenizer, length, keep=False, on_pairs=looked_at)
+    length, processes = training.max_length, min(cores(), max(1, total // BATCH))
+    train = prepare(data.train, tokenizer, length, keep=False, on_pairs=looked_at, processes=processes)
     _require_pairs(train.report)
     val: DataReport | None = None
     if data.val is not None:
         prompts = train.prompts
-        val = prepare(data.val, tokenizer, length, train_prompts=prompts, keep=False, on_pairs=looked_at).report
+        val = prepare(
+            data.val, tokenizer, length, train_prompts=prompts, keep=False, on_pairs=looked_at, processes=processes
+        ).report
         _require_pairs(val)
     return DataCheck.of(train.report, val, training.batch_size), train.lengths
 
@@ -63,7 +66,7 @@ def looked(model: ModelRef, data: Data, training: Training, progress: Progress) 
 def run(config: RunConfig, *, progress: bool = False) -> int:
     """Writes and prints the check; the exit code: 0, or 2 with the reason on standard error."""
     try:
-        with all_cores():
+        with without_collector():
             document = check(config, say_progress if progress else lambda *_: None).model_dump_json(by_alias=True)
         target = config.output_dir / "data.json"
         beside = target.with_name(f".data.json.tmp-{os.getpid()}")
@@ -81,16 +84,13 @@ def run(config: RunConfig, *, progress: bool = False) -> int:
 
 
 @contextlib.contextmanager
-def all_cores() -> Generator[None]:
-    """Tokenizing in threads: for a process that starts no other meanwhile."""
-    before = os.environ.get("TOKENIZERS_PARALLELISM", "false")
-    os.environ["TOKENIZERS_PARALLELISM"] = "true"
-    gc.disable()  # some 10^5 lists of numbers, and no cycles: going over them again and again takes a sixth of the time
+def without_collector() -> Generator[None]:
+    """Some 10^5 lists of numbers, and no cycles: going over them again and again takes a sixth of the time."""
+    gc.disable()
     try:
         yield
     finally:
         gc.enable()
-        os.environ["TOKENIZERS_PARALLELISM"] = before
 
 
 def say_progress(done: int, total: int, of: str = "pairs") -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from train.check import all_cores, looked, say_progress
+from train.check import looked, say_progress, without_collector
 from train.data_report import DataCheck
 from train.errors import InputError
 from train.estimate_config import EstimateConfig
@@ -122,7 +122,7 @@ def _pairs(asked: EstimateConfig, subject: Subject) -> tuple[DataCheck | None, l
     """The data check and the tokens of each usable pair; nothing where there are no pairs or no tokenizer."""
     if asked.data is None or subject.bare:
         return None, []
-    with all_cores():
+    with without_collector():
         return looked(asked.model, asked.data, asked.training, say_progress)
 
 

@@ -3,18 +3,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import sys
-import threading
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import connection
+from concurrent.futures import as_completed
 from typing import Any
 
 import torch
 from transformers import PretrainedConfig
 
+from train.cores import cores, pool
 from train.trace import Recipe, Shape, Trace, trace_step
 
 RECIPES: Mapping[str, tuple[str, Recipe]] = {
@@ -40,30 +36,14 @@ def trace_all(
         InputError: the adapter's modules are none of the model's.
     """
     wanted = list(dict.fromkeys(work))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     found = {wanted[0]: trace_model(config, *wanted[0])}  # a model that cannot be made says so here, and once
     progress(1, len(wanted))
-    # A fork has what was imported, which is most of the time; no thread of torch's has been started yet.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(min(cores, len(wanted)), context, initializer=_begin) as pool:
-        futures = {pool.submit(trace_model, config, *each): each for each in wanted[1:]}
+    with pool(min(cores(), len(wanted)), torch.set_num_threads, 1) as executor:
+        futures = {executor.submit(trace_model, config, *each): each for each in wanted[1:]}
         for done, future in enumerate(as_completed(futures), start=2):
             found[futures[future]] = future.result()
             progress(done, len(wanted))
     return found
-
-
-def _begin() -> None:
-    """What a process of the pool does first: it ends when the one that asks is gone, however that ended."""
-    torch.set_num_threads(1)
-    asking = multiprocessing.parent_process()
-    assert asking is not None
-
-    def end() -> None:
-        connection.wait([asking.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=end, daemon=True).start()
 
 
 def trace_model(config: PretrainedConfig, recipe: Recipe, shape: Shape) -> Trace:

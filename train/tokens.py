@@ -6,21 +6,22 @@ The cut is that of TRL's collator with `truncation_mode="keep_start"`, so that n
 
 from __future__ import annotations
 
-import json
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from train.config import ModelRef
+from train.cores import in_order, pool
 from train.data_report import LINES_NAMED, DataReport, LeftOut, LengthBias, Lengths, Reason, TokenLengths, TrainedTokens
 from train.encoding import Encoder
 from train.errors import InputError
-from train.pairs import Pair, Text, read_pairs
-from train.rows import Row, tokenize
+from train.pairs import Pair, read_pairs
+from train.rows import Row
+from train.seen_pair import SeenPair, plain, see
 from train.stage_a import tokenizer_source, vocabulary_size
 from train.tokenizer_match import check_belongs
 
@@ -85,24 +86,24 @@ def prepare(
     train_prompts: frozenset[bytes] | None = None,
     keep: bool = True,
     on_pairs: Callable[[int], None] = lambda _: None,
+    processes: int = 1,
 ) -> Prepared:
     """The usable pairs among the first `limit` of a file, cut to `max_length` tokens of prompt + completion.
 
     Left out: an empty prompt or completion, chosen equal to rejected (before or after the cut), a prompt of
     `max_length` tokens or more. `train_prompts` are the `prompts` of the training data, for a validation file.
     Without `keep`, `rows` stays empty: a report needs memory for a few numbers a pair only. `on_pairs` hears after
-    each batch how many pairs were looked at since it was last called.
+    each batch how many pairs were looked at since it was last called. More than one of `processes` share the batches.
 
     Raises:
         DataError: a line is no preference pair, or the chat template refuses its messages.
     """
-    tally = _Tally(keep)
-    encoder = Encoder(tokenizer)
-    for pairs in _batches(islice(read_pairs(path), limit)):
-        whole = [pair for pair in pairs if not tally.without_text(pair)]
-        for pair, row in zip(whole, tokenize(path, whole, encoder), strict=True):
-            tally.add(pair, row, max_length)
-        on_pairs(len(pairs))
+    tally = _Tally(max_length)
+    look = _Look(path, tokenizer, max_length, keep)
+    for batch in _looked_at(_batches(islice(read_pairs(path), limit)), look, processes):
+        for pair in batch:
+            tally.add(pair)
+        on_pairs(len(batch))
     whole = Lengths.of(tally.lengths["pair"])
     report = DataReport(
         path=str(path),
@@ -136,11 +137,47 @@ def prepare(
     )
 
 
+@dataclass(frozen=True)
+class _Look:
+    """What is done with each batch of pairs, in whatever process."""
+
+    path: Path | str
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    keep: bool
+
+    def begin(self) -> Callable[[list[Pair]], list[SeenPair]]:
+        encoder = Encoder(self.tokenizer)
+        return lambda pairs: see(self.path, pairs, encoder, self.max_length, keep=self.keep)
+
+
+def _looked_at(batches: Iterator[list[Pair]], look: _Look, processes: int) -> Iterator[list[SeenPair]]:
+    if processes == 1:
+        yield from map(look.begin(), batches)
+        return
+    with pool(processes, _begin, look) as executor:
+        yield from in_order(executor, processes, _see_batch, batches)
+
+
+_see: Callable[[list[Pair]], list[SeenPair]]
+"""Of a process of the pool: its encoder keeps the words that it has seen."""
+
+
+def _begin(look: _Look) -> None:
+    global _see  # noqa: PLW0603  # a process of the pool has one look
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there is a process a core
+    _see = look.begin()
+
+
+def _see_batch(pairs: list[Pair]) -> list[SeenPair]:
+    return _see(pairs)
+
+
 @dataclass
 class _Tally:
     """The counts of a file while it is read."""
 
-    keep: bool
+    max_length: int
     pairs: int = 0
     usable: int = 0
     lose_part: int = 0
@@ -164,53 +201,41 @@ class _Tally:
     seen: set[bytes] = field(default_factory=set)
     ids: dict[int, int] = field(default_factory=dict)
 
-    def without_text(self, pair: Pair) -> bool:
-        """Whether a part of the pair is empty: there is nothing to tokenize then, and some templates would fail."""
+    def add(self, pair: SeenPair) -> None:
         self.pairs += 1
-        if _is_empty(pair.prompt):
-            self.left_out["empty_prompt"].append(pair.line)
-        elif _is_empty(pair.chosen) or _is_empty(pair.rejected):
-            self.left_out["empty_completion"].append(pair.line)
-        else:
-            return False
-        return True
-
-    def add(self, pair: Pair, row: Row, max_length: int) -> None:
-        prompt, chosen, rejected = row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]
-        sizes = (len(prompt), len(chosen), len(rejected), len(prompt) + max(len(chosen), len(rejected)))
-        for values, size in zip(self.lengths.values(), sizes, strict=True):
-            values.append(size)
-        room = max_length - len(prompt)
-        self.lose_all += room <= 0
-        self.lose_part += 0 < room < max(len(chosen), len(rejected))
-        reason: Reason | None = None
-        if not prompt:  # its tokens all merged into the completion's
-            reason = "empty_prompt"
-        elif not chosen or not rejected:
-            reason = "empty_completion"
-        elif chosen == rejected:
-            reason = "identical"
-        elif room <= 0:
-            reason = "prompt_too_long"
-        elif chosen[:room] == rejected[:room]:
-            reason = "equal_after_cut"
-        if reason:
-            self.left_out[reason].append(pair.line)
+        if pair.tokens is not None:
+            self._count(*pair.tokens)
+        if pair.reason is not None:
+            self.left_out[pair.reason].append(pair.line)
             return
-        self.truncated_pairs += max(len(chosen), len(rejected)) > room
-        self.truncated_chosen += len(chosen) > room
-        self.truncated_rejected += len(rejected) > room
-        self._compare(pair)
+        assert pair.tokens is not None
+        assert pair.digests is not None
+        prompt, chosen, rejected = pair.tokens
+        room = self.max_length - prompt
+        self.truncated_pairs += max(chosen, rejected) > room
+        self.truncated_chosen += chosen > room
+        self.truncated_rejected += rejected > room
+        self.duplicates += pair.digests.pair in self.seen
+        self.contradictions += pair.digests.mirror in self.seen
+        self.seen.add(pair.digests.pair)
+        self.prompts.append(pair.digests.prompt)
         self.usable += 1
         self.lines.append(pair.line)
-        self.cut_lengths.append(min(sizes[3], max_length))
-        chosen, rejected = chosen[:room], rejected[:room]
-        self.differences.append(len(chosen) - len(rejected))
-        self.prompt_tokens += len(prompt)
-        self.shared_tokens += len(prompt) + len(chosen) + len(rejected)
-        if self.keep:
-            prompt, chosen, rejected = map(self._shared, (prompt, chosen, rejected))
-            self.rows.append(Row(prompt_ids=prompt, chosen_ids=chosen, rejected_ids=rejected))
+        self.cut_lengths.append(min(prompt + max(chosen, rejected), self.max_length))
+        chosen, rejected = min(chosen, room), min(rejected, room)
+        self.differences.append(chosen - rejected)
+        self.prompt_tokens += prompt
+        self.shared_tokens += prompt + chosen + rejected
+        if pair.row is not None:
+            self.rows.append(Row(**{name: self._shared(ids) for name, ids in pair.row.items()}))
+
+    def _count(self, prompt: int, chosen: int, rejected: int) -> None:
+        longer = max(chosen, rejected)
+        for values, size in zip(self.lengths.values(), (prompt, chosen, rejected, prompt + longer), strict=True):
+            values.append(size)
+        room = self.max_length - prompt
+        self.lose_all += room <= 0
+        self.lose_part += 0 < room < longer
 
     def length_bias(self) -> LengthBias | None:
         if not self.usable:
@@ -223,13 +248,6 @@ class _Tally:
         shared = self.shared_tokens / self.usable
         return TrainedTokens(separate=shared + self.prompt_tokens / self.usable, shared=shared)
 
-    def _compare(self, pair: Pair) -> None:
-        digest = _digest(pair.prompt, pair.chosen, pair.rejected)
-        self.duplicates += digest in self.seen
-        self.contradictions += _digest(pair.prompt, pair.rejected, pair.chosen) in self.seen
-        self.seen.add(digest)
-        self.prompts.append(_digest(pair.prompt))
-
     def _shared(self, ids: list[int]) -> list[int]:
         """The same ids with one `int` object a token: 8 bytes a token in place of 36."""
         return [self.ids.setdefault(token, token) for token in ids]
@@ -240,21 +258,9 @@ def _batches(pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
     characters = 0
     for pair in pairs:
         batch.append(pair)
-        characters += sum(len(_plain(text)) for text in (pair.prompt, pair.chosen, pair.rejected))
+        characters += sum(len(plain(text)) for text in (pair.prompt, pair.chosen, pair.rejected))
         if len(batch) >= BATCH or characters >= BATCH_CHARACTERS:
             yield batch
             batch, characters = [], 0
     if batch:
         yield batch
-
-
-def _plain(text: Text) -> str:
-    return text if isinstance(text, str) else "".join(message["content"] for message in text)
-
-
-def _is_empty(text: Text) -> bool:
-    return not _plain(text).strip()
-
-
-def _digest(*texts: Text) -> bytes:
-    return blake2b(json.dumps(texts, sort_keys=True).encode(), digest_size=16).digest()

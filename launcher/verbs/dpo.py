@@ -66,13 +66,12 @@ def dpo_command(yes: bool, detach: bool, dry_run: bool, force: bool, as_json: bo
     if plan.choice is None:
         if as_json:
             print_document(plan_document(plan))
-        epochs = request.requirement.workload.training.epochs
         raise NothingFits(
             "Nothing fits the requirement"
             + ("." if settings.budget is None else f" and the budget of ${settings.budget:g}."),
             why=plan_view.why_nothing_fits(plan),
             costing="Nothing was bought.",
-            next_step=plan_view.next_steps(flags, remedies(settings, epochs, market.plan, plan)),
+            next_step=plan_view.next_steps(flags, remedies(flags, market, plan)),
         )
     say(plan_view.sentence(plan, request.requirement))
     say(str(plan.chosen.reason) if plan.chosen else "")

@@ -34,8 +34,9 @@ def plan_dpo(everything: bool, as_json: bool, yes: bool, **flags: Any) -> int:
     from launcher import plan_view
     from launcher.console import print_document, say
     from launcher.money_words import no_budget_line
+    from launcher.planning import load_of
     from launcher.prepare import environment_if_ready, prepare
-    from launcher.rates import known_rates
+    from launcher.rates import known_rates, stated_rates
     from launcher.remedies import remedies
     from launcher.request import Market, environment_device, find_offers
 
@@ -48,8 +49,9 @@ def plan_dpo(everything: bool, as_json: bool, yes: bool, **flags: Any) -> int:
     environment = environment_if_ready(request, home, make=yes, say=say)
     gpu = environment_device(request, home) == "cuda"
     rates = known_rates(home, Store.open(home), environment, gpu=gpu, say=say)
+    stated = stated_rates(request.requirement, rates)
     offers = find_offers(settings, home, say)
-    market = Market(request, offers, rates)
+    market = Market(request, offers, [*rates, *stated])
     plan = market.plan()
     if as_json:
         print_document(plan_document(plan))
@@ -60,14 +62,15 @@ def plan_dpo(everything: bool, as_json: bool, yes: bool, **flags: Any) -> int:
     print(plan_view.sentence(plan, request.requirement))
     if plan.chosen and plan.choice:
         print("\n".join([plan.chosen.reason, *plan_view.phases(plan.choice)]))
-    if environment is None:
+    if environment is None and not stated:
         print("No hours here yet: `launch plan dpo --yes` makes the trainer's environment and measures this machine.")
     print()
-    print("\n".join(plan_view.table(plan, everything=everything)))
+    lines = plan_view.table(plan, everything=everything)
+    lines += plan_view.upload(plan, load_of(request.requirement).up_bytes, settings.upload_mbit_s)
+    print("\n".join(lines))
     if plan.chosen is None:
-        epochs = request.requirement.workload.training.epochs
         say("Nothing was bought, and nothing runs.")
-        say(f"Next: {plan_view.next_steps(flags, remedies(settings, epochs, market.plan, plan))}")
+        say(f"Next: {plan_view.next_steps(flags, remedies(flags, market, plan))}")
         return 3
     print(f"\nTo run it: {plan_view.command(flags)}")
     return 0
@@ -93,9 +96,8 @@ def _memory_plan(memory: MemoryOnly, settings: Settings, home: Home, *, as_json:
 
     for warning in memory.warnings:
         say(f"warning: {warning}")
-    plan = plan_memory(
-        memory.option, find_offers(settings, home, say), budget_usd=settings.budget, cloud=settings.cloud
-    )
+    offers = find_offers(settings, home, say, everywhere=True)
+    plan = plan_memory(memory.option, offers, budget_usd=settings.budget, cloud=settings.cloud)
     if as_json:
         print_document(plan_document(plan))
         return 0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.program import Program
+from tests.acceptance.program import Program, edit_requirement
 from tests.catalogues.files import write_small
 
 
@@ -54,7 +55,10 @@ def test_without_a_catalogue_the_command_that_gets_one_is_said(small: Program, t
     bare = replace(small, environ={**small.environ, "LAUNCH_CATALOGS": str(tmp_path / "none")})
     done = bare.good("plan", "dpo", "--cloud", "lambda")
     assert "no price catalogue of lambda; get it: " in done.stderr
-    assert "What it would cost there: python -m sky" in done.stdout.splitlines()[0]
+    assert (
+        "What it would cost there: mkdir -p ~/.sky/catalogs/v8 && cd ~/.sky/catalogs/v8 && python -m sky"
+        in done.stdout.splitlines()[0]
+    )
 
 
 def test_a_run_that_finished_is_what_later_plans_rest_on(priced: Program) -> None:
@@ -71,6 +75,7 @@ def test_a_run_that_finished_is_what_later_plans_rest_on(priced: Program) -> Non
         (("--instance-type", "gpu_1x_a1"), 2, "Did you mean gpu_1x_a10?"),
         (("--region", "nowhere"), 2, "there is no nowhere"),
         (("--gpu", "T4"), 2, "no machine of this plan has a T4"),
+        (("--gpu", "V100"), 2, "AWS has retired p3 (V100). What replaces it: g6e.xlarge"),
         (("--cloud", "lambda"), 3, "Nothing fits"),
     ],
 )
@@ -95,3 +100,32 @@ def test_memory_alone_is_priced_by_the_hour_and_is_no_job(priced: Program) -> No
     assert job.returncode == 2
     assert "--model PATH|ID --train FILE" in job.stderr
     assert json.loads(priced.good("status", "--json").stdout)["jobs"] == []
+
+
+def test_p3_in_an_older_catalogue_is_planned_and_said_to_be_retired(priced: Program) -> None:
+    file = Path(priced.environ["LAUNCH_CATALOGS"]) / "aws" / "vms.csv"
+    text = file.read_text()
+    file.write_text(text + text.splitlines()[1].replace("g5.xlarge", "p3.2xlarge").replace("A10G", "V100") + "\n")
+    done = priced.run("plan", "dpo", "--budget", "5", "--instance-type", "p3.2xlarge")
+    assert "note: AWS has retired p3 (V100). What replaces it: g6e.xlarge" in done.stderr
+    assert "aws V100" in done.stdout
+
+
+def test_memory_alone_is_priced_by_the_hour_without_a_budget_too(priced: Program) -> None:
+    (priced.folder / "other.yaml").write_text("hardware:\n  min_vram_gb: 28\n")
+    done = priced.good("plan", "dpo", "--requirements", "other.yaml")
+    assert any("lambda A100" in line and "$1.99" in line for line in done.stdout.splitlines())
+
+
+def test_hours_follow_from_the_files_own_measurement_before_an_environment_is_made(priced: Program) -> None:
+    """Another state folder, and no trainer: nothing was measured there."""
+    row = {"machine": socket.gethostname(), "device": "cpu", "name": "x", "precision": "fp32", "flop_per_s": 1e10,
+           "measured_at": "2026-11-24T00:00:00+00:00"}  # fmt: skip
+    rows = [row, row | {"precision": "bf16"}]
+    edit_requirement(priced.folder, ("measured",), rows)
+    bare = replace(
+        priced, environ={**priced.environ, "LAUNCH_TRAIN_PYTHON": "", "LAUNCH_HOME": str(priced.home / "new")}
+    )
+    done = bare.good("plan", "dpo")
+    assert "measured 2026-11-24 (requirement file)" in done.stdout
+    assert "No hours here yet" not in done.stdout

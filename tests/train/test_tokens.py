@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +23,7 @@ from train.config import Data, ModelRef, RunConfig, Training
 from train.errors import DataError, InputError
 from train.rate import measure, solve
 from train.tokenizer_match import check_belongs
-from train.tokens import load_tokenizer, prepare
+from train.tokens import BATCH, load_tokenizer, prepare
 
 TEMPLATE = (
     "{% for m in messages %}{% if m['role'] == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
@@ -130,6 +133,44 @@ def test_shared_prompts_and_the_limit(tmp_path: Path, tokenizer: Any) -> None:
     train = prepare(path, tokenizer, 30, limit=2)
     assert train.report.refused is None
     assert prepare(path, tokenizer, 30, train_prompts=train.prompts).report.prompts_in_train == 2
+
+
+LOOK = """
+import sys
+from train.config import ModelRef
+from train.errors import DataError
+from train.tokens import load_tokenizer, prepare
+done = []
+try:
+    found = prepare(sys.argv[1], load_tokenizer(ModelRef(base=sys.argv[2])), 60, keep=False, on_pairs=done.append,
+                    processes=int(sys.argv[3]))
+    assert sum(done) == found.report.pairs
+    print(found.lines, found.lengths, sorted(found.prompts), found.report.model_dump_json())
+except DataError as problem:
+    print(problem)
+"""
+
+
+def look(path: Path, model: Path, processes: int) -> str:
+    """In a process of its own: this one has torch's threads, which no process may be forked from."""
+    environ = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONSAFEPATH": "1"}
+    argv = [sys.executable, "-c", LOOK, str(path), str(model), str(processes)]
+    return subprocess.run(argv, env=environ, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def test_several_processes_see_what_one_sees(tmp_path: Path, model: Path) -> None:
+    """Batches of 256 pairs, repeats and empty ones among them, in the order of the file."""
+    records = [
+        pair(f"{one['prompt']} {n % 150}", one["chosen"], one["rejected"]) for n, one in enumerate(strings() * 14)
+    ]
+    records[300:300] = [pair(" ", "yes", "no"), pair("a", "yes", "yes")]
+    assert len(records) > 3 * BATCH
+    path = write(tmp_path / "pairs.jsonl", records)
+    alone = look(path, model, 1)
+    assert '"duplicates":0' not in alone
+    assert look(path, model, 3) == alone
+    bad = write(tmp_path / "bad.jsonl", [*records, *chats()[:1], pair([{"role": "tool", "content": "x"}], "yes", "no")])
+    assert f"line {len(records) + 2}: the model's chat template refuses" in look(bad, model, 3)
 
 
 def test_a_chat_that_the_template_refuses_is_named(tmp_path: Path, tokenizer: Any) -> None:

@@ -42,12 +42,17 @@ def test_of_zones_the_cheapest_stands_for_its_region_and_spot_is_an_offer_of_its
 def test_a_missing_catalogue_says_the_command_and_an_old_one_its_age(folder: Path) -> None:
     (note,) = read_catalogue("lambda", folder / "elsewhere", NOW).notes
     assert "fetch_lambda_cloud" in note
-    assert read_catalogue("lambda", None, NOW).notes == [note]
+    assert f"cd {folder / 'elsewhere'} && " in note  # it writes into the folder that it is run in
+    assert "cd ~/.sky/catalogs/v8 && " in read_catalogue("lambda", None, NOW).notes[0]
     file = folder / "lambda" / "vms.csv"
     os.utime(file, (0, (NOW - timedelta(days=3)).timestamp()))
     old = read_catalogue("lambda", folder, NOW)
     assert "3 days old" in old.notes[0]
     assert old.offers
+    os.utime(file, (0, (NOW - timedelta(hours=30)).timestamp()))
+    assert "30 hours old" in read_catalogue("lambda", folder, NOW).notes[0]
+    os.utime(file, (0, (NOW - timedelta(hours=23)).timestamp()))
+    assert read_catalogue("lambda", folder, NOW).notes == []
 
 
 @pytest.mark.parametrize(

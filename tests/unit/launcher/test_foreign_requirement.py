@@ -30,6 +30,8 @@ def read(tmp_path: Path, document: object, name: str = "other.json") -> MemoryOn
         ({"gpu_memory_gb": "28 GiB"}, 28.0),
         ({"required_vram_gb": "12288 MB"}, 12288e6 / 2**30),
         ({"min_vram": "12288 MiB"}, 12.0),
+        ({"min_vram": "12,288 MiB"}, 12.0),
+        ({"min_vram": "12,5 GiB"}, 12.5),
         ({"min_vram": 28}, GIB_OF_28_GB),
         ({"min_vram_gib": 26.5}, 26.5),
         ({"hardware": {"min_vram_gb": 28, "num_gpus": 2}}, GIB_OF_28_GB),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from jobs.offer import Offer, Rate
 from launcher.planning import plan
-from train.requirement import Requirement
+from train.requirement import Requirement, Source
 
 WHEN = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -89,6 +89,34 @@ def test_too_little_memory_fits_nothing_and_says_what_is_needed() -> None:
     assert found.chosen is None
     (only,) = found.offers
     assert (only.why_not[0].code, only.why_not[0].need, only.why_not[0].have) == ("ram", "20.0 GiB", "16.0 GiB")
+
+
+@pytest.mark.parametrize(
+    ("base", "cloud", "fits"),
+    [
+        ({"path": "/m"}, "local", True),
+        ({"path": "/m/config.json"}, "local", False),
+        ({"hub_id": "org/m"}, "local", False),
+        ({"path": "/m"}, "lambda", False),
+    ],
+)
+def test_weights_that_lie_on_this_machine_need_no_room_on_it_again(
+    base: dict[str, str], cloud: str, fits: bool
+) -> None:
+    """30 GiB for the model's 15, the environment and the checkpoints, on a disk of 20."""
+    model = CASE.workload.model.model_copy(
+        update={"base": Source(**base), "parameters": 8_030_261_248, "bytes_on_disk": 16_060_522_496}
+    )
+    option = CASE.options[2].model_copy(update={"min_disk_gib": 30.0})
+    if cloud != "local":
+        option = CASE.options[1].model_copy(update={"min_disk_gib": 30.0})
+    workload = CASE.workload.model_copy(update={"model": model})
+    case = CASE.model_copy(update={"workload": workload, "options": (option,)})
+    machine = CPU.model_copy(update={"disk_gib": 20.0})
+    if cloud != "local":
+        machine = A100.model_copy(update={"cloud": cloud, "disk_gib": 20.0, "price_per_hour": 1.0})
+    (only,) = plan(case, [machine], [RATE], budget_usd=None if cloud == "local" else 50).offers
+    assert ("disk" not in {gap.code for gap in only.why_not}) == fits
 
 
 def test_hours_that_nobody_measured_are_unknown() -> None:

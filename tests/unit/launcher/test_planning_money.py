@@ -13,6 +13,7 @@ from jobs.clouds import CLOUDS
 from jobs.offer import Offer, Plan, PricedOffer, Rate
 from launcher.planning import plan
 from tests.unit.launcher.test_planning import CASE, CPU, RATE
+from train.requirement import Requirement
 
 BACKENDS = frozenset({"local", "lambda", "aws"})
 A10 = Offer(cloud="lambda", instance_type="gpu_1x_a10", region="us-east-1", gpus=1, gpu="A10", vram_gib=22.5,
@@ -63,6 +64,8 @@ def test_a_part_is_what_the_money_buys_and_its_schedule_ends_there() -> None:
     assert whole.chosen is None
     assert part.choice is not None
     assert 0 < part.steps < part.steps_total  # type: ignore[operator]
+    assert part.chosen is not None
+    assert "trains the most steps for the budget" in part.chosen.reason
     assert part.partial
     assert part.choice.cost_expected <= 2.0  # type: ignore[operator]
     one_more = 4.9e13 / 1.2e14 / 3600 * 1.99
@@ -75,6 +78,16 @@ def test_where_the_whole_job_does_not_fit_the_budget_that_would_do_is_known() ->
     assert found.budget_needed_usd is not None
     assert planned(A100, budget=found.budget_needed_usd).chosen is not None
     assert planned(A100, budget=found.budget_needed_usd - 0.04).chosen is None
+
+
+def test_the_budget_that_would_do_is_for_what_can_be_rented_and_is_in_time_where_there_is_such() -> None:
+    cheap = A10.model_copy(update={"price_per_hour": 0.2})  # 5.8 hours
+    elsewhere = A100.model_copy(update={"cloud": "elsewhere", "price_per_hour": 1.0})
+    whole = planned(A100, budget=1.0).budget_needed_usd
+    assert planned(A100, cheap, elsewhere, budget=1.0, within_hours=3).budget_needed_usd == whole
+    late = planned(cheap, elsewhere, budget=0.5, within_hours=3).budget_needed_usd
+    assert late == planned(cheap, budget=0.5).budget_needed_usd
+    assert planned(elsewhere, budget=0.5).budget_needed_usd is not None
 
 
 def test_a_machine_of_16_bit_weights_without_a_base_on_the_hub_pays_for_their_upload() -> None:
@@ -105,16 +118,28 @@ def test_what_a_machine_lacks_is_said(change: dict[str, object], code: str) -> N
     assert code in {gap.code for priced in found.offers for gap in priced.why_not}
 
 
-def test_16_bits_run_on_a_gpu_without_bf16_and_bf16_does_not() -> None:
-    v100 = A100.model_copy(update={"gpu": "V100", "vram_gib": 32.0, "cloud": "aws", "instance_type": "p3"})
-    rate = FAST.model_copy(update={"name": "V100", "precision": "fp16", "flop_per_s": 6e13})
-    assert plan(CASE, [v100], [rate], budget_usd=50, backends=BACKENDS).chosen is not None
-    options = tuple(
-        option.model_copy(update={"trainer": option.trainer.model_copy(update={"precision": "bf16"})})
-        for option in CASE.options
+def in_bf16(case: Requirement) -> Requirement:
+    trainer = case.options[0].trainer.model_copy(update={"precision": "bf16"})
+    return case.model_copy(
+        update={"options": tuple(option.model_copy(update={"trainer": trainer}) for option in case.options)}
     )
-    found = plan(CASE.model_copy(update={"options": options}), [v100], [rate], budget_usd=50, backends=BACKENDS)
+
+
+def test_16_bits_run_on_a_gpu_without_bf16_and_bf16_does_not() -> None:
+    turing = A100.model_copy(update={"gpu": "RTX6000", "vram_gib": 24.0})
+    rate = FAST.model_copy(update={"name": "RTX6000", "precision": "fp16", "flop_per_s": 6e13})
+    assert plan(CASE, [turing], [rate], budget_usd=50, backends=BACKENDS).chosen is not None
+    found = plan(in_bf16(CASE), [turing], [rate], budget_usd=50, backends=BACKENDS)
     assert {gap.code for gap in found.offers[0].why_not} >= {"precision"}
+
+
+def test_a_v100_is_older_than_what_the_trainers_environment_has_kernels_for() -> None:
+    v100 = A100.model_copy(update={"gpu": "V100", "vram_gib": 16.0, "cloud": "aws", "instance_type": "p3.2xlarge"})
+    found = plan(CASE, [v100], [], budget_usd=50, backends=BACKENDS)
+    assert found.chosen is None
+    gaps = {gap.code: gap for gap in found.offers[0].why_not}
+    assert (gaps["arch"].need, gaps["arch"].have) == ("compute capability 7.5", "7.0 (V100)")
+    assert all("fp16" not in gap.need for gap in gaps.values())  # in 16 bits a V100 would do
 
 
 offers = st.builds(

@@ -135,3 +135,43 @@ def test_memory_that_the_parameters_contradict_is_named(
     with pytest.raises(UsageProblem, match=says) as caught:
         read_requirement(file)
     assert "options.0.min_" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("max_length", "batch_size", "gib", "fits"),
+    [
+        (4096, 1, 55.7, True),
+        (8192, 1, 140, True),
+        (4096, 8, 420, True),
+        (512, 1, 12288, False),
+        (4096, 1, 12288, False),
+    ],
+)
+def test_long_pairs_and_large_batches_may_need_many_times_the_weights(
+    tmp_path: Path, max_length: int, batch_size: int, gib: float, fits: bool
+) -> None:
+    """What `launch estimate` traces of an 8B model in 4 bits without checkpointing is no contradiction."""
+    found = document()
+    found["workload"]["model"]["parameters"] = 8_030_261_248
+    found["workload"]["training"] |= {"max_length": max_length, "batch_size": batch_size}
+    found["options"] = [
+        {"name": "nf4", "device": "cuda", "gpus": 1, "min_vram_gib": gib, "trainer": {"quantization": "nf4"}}
+    ]
+    file = written(tmp_path, found)
+    if fits:
+        assert read_requirement(file)[1] == []
+        return
+    with pytest.raises(UsageProblem, match="far more than its training needs"):
+        read_requirement(file)
+
+
+@pytest.mark.parametrize(("steps", "fits"), [(2122, True), (2120, True), (2121, True), (16968, False), (848, False)])
+def test_steps_that_contradict_epochs_pairs_and_batch_are_named(tmp_path: Path, steps: int, fits: bool) -> None:
+    found = document()
+    found["workload"]["training"] |= {"batch_size": 8, "steps": steps}
+    file = written(tmp_path, found)
+    if fits:
+        assert read_requirement(file)[1] == []
+        return
+    with pytest.raises(UsageProblem, match=r"workload\.training\.steps: .* contradict .* which are 2,121"):
+        read_requirement(file)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from launcher.settings import Settings
-from launcher.workload import model_ref, with_settings
+from launcher.workload import model_ref, outgrown, with_settings
 from tests.unit.train.test_stage_a import make_adapter, make_base
 from train.config import ModelRef
 from train.requirement import Requirement
@@ -73,3 +73,35 @@ def test_a_hub_id_and_its_revision_stay(project: Path) -> None:
     found = ref(project, {"hub_id": "org/model", "revision": "v2"})
     assert (found.base, found.base_revision, found.named) == ("org/model", "v2", None)
     assert json.loads(found.model_dump_json())["base"] == "org/model"
+
+
+def need(batch_size: int = 2, max_length: int = 512) -> Requirement:
+    workload = {
+        "model": {"base": {"hub_id": "org/model"}},
+        "data": {"train_path": "train.jsonl", "train_examples": 80},
+        "training": {"epochs": 1, "batch_size": batch_size, "max_length": max_length},
+    }
+    options = [{"name": "cpu", "device": "cpu", "gpus": 0, "flop_per_step": 1e12}]
+    return Requirement.model_validate({"schema": "hardware-requirement/1", "workload": workload, "options": options})
+
+
+def test_a_step_of_four_times_the_pairs_is_four_times_the_work(tmp_path: Path) -> None:
+    found = with_settings(need(), Settings(batch_size=8), tmp_path)
+    assert found.options[0].flop_per_step == 4e12
+    assert with_settings(need(), Settings(), tmp_path).options == need().options
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({}, None),
+        ({"max_length": 512, "batch_size": 1}, None),
+        ({"batch_size": 8, "micro_batch_size": 2}, None),
+        ({"max_length": 1024}, "for max_length 512; 1,024 need more"),
+        ({"batch_size": 8}, "for pairs at once 2; 8 need more"),
+    ],
+)
+def test_flags_beyond_what_the_memory_is_meant_for_are_said(asked: dict[str, int], says: str | None) -> None:
+    found = outgrown(need(), Settings.model_validate(asked))
+    assert len(found) == (says is not None)
+    assert says is None or says in found[0]
