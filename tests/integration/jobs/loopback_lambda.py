@@ -87,7 +87,7 @@ class LoopbackLambda:
 
 
 @contextmanager
-def serving(cloud: LoopbackLambda, port: int = 0) -> Iterator[LoopbackLambda]:
+def serving(cloud: LoopbackLambda, port: int = 0, host: str = "127.0.0.1") -> Iterator[LoopbackLambda]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.do_POST()
@@ -111,10 +111,10 @@ def serving(cloud: LoopbackLambda, port: int = 0) -> Iterator[LoopbackLambda]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  its name in the base class
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+    with ThreadingHTTPServer((host, port), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        cloud.address = f"http://127.0.0.1:{server.server_port}"
+        cloud.address = f"http://{host}:{server.server_port}"
         try:
             yield cloud
         finally:
