@@ -22,6 +22,7 @@ VERBS = {
     "cost": "The ledger: what every attempt cost.",
     "rm": "Forget a job whose results are at home.",
     "doctor": "Check this machine; each finding with its remedy.",
+    "image": "Build or push the trainer's image.",
 }
 
 

@@ -18,11 +18,16 @@ class Host:
 
 @dataclass(frozen=True)
 class Task:
-    """A command of the trainer: an argument list, its variables, and the log that takes what it says."""
+    """A command of the trainer: an argument list, its variables, and the log that takes what it says.
+
+    `kill_argv` ends what killing the process would leave running: a container is no child of the command that
+    started it. It may be run when nothing is there.
+    """
 
     argv: tuple[str, ...]
     environ: Mapping[str, str]
     log: Path
+    kill_argv: tuple[str, ...] = ()
 
 
 class Backend(Protocol):

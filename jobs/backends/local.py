@@ -21,6 +21,8 @@ from jobs.lock import FileLock, is_held
 
 LEFTOVER_GRACE_S = 75.0
 """A trainer whose driver was killed sees the end of its standard input, finishes its step and saves (at most 60 s)."""
+KILL_S = 30.0
+"""What a container engine may take to end a container."""
 
 
 class LocalBackend:
@@ -33,6 +35,7 @@ class LocalBackend:
     def __init__(self, home: Home, job_id: str, *, leftover_grace_s: float = LEFTOVER_GRACE_S) -> None:
         self._home, self._job_id, self._leftover_grace_s = home, job_id, leftover_grace_s
         self._child: subprocess.Popen[bytes] | None = None
+        self._kill_argv: tuple[str, ...] = ()
 
     def create(self, job_id: str) -> Host:
         """Waits for a trainer that an earlier driver left to end by itself, then ends it."""
@@ -71,7 +74,8 @@ class LocalBackend:
                 )
         finally:
             lock.release()
-        record = {"pid": self._child.pid, "started": _started(self._child.pid)}
+        self._kill_argv = task.kill_argv
+        record = {"pid": self._child.pid, "started": _started(self._child.pid), "kill_argv": task.kill_argv}
         (folder / "trainer.json").write_text(json.dumps(record))
 
     def poll(self, host: Host, timeout_s: float) -> int | None:
@@ -97,6 +101,7 @@ class LocalBackend:
         if self.poll(host, grace_s) is None:
             child.kill()
             child.wait()
+            _run_kill(self._kill_argv)
 
     def destroy(self, host: Host) -> None:
         """There is no machine to give back; the task has ended, and so has what it started."""
@@ -107,6 +112,7 @@ class LocalBackend:
             # What the trainer started holds the lock still. Its group's number is not given away while one lives.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._child.pid, signal.SIGKILL)
+            _run_kill(self._kill_argv)
 
     def list(self) -> list[str]:
         return sorted(path.parent.name for path in self._home.jobs_dir.glob("*/trainer.lock") if is_held(path))
@@ -119,12 +125,19 @@ def _started(pid: int) -> float | None:
         return None
 
 
+def _run_kill(argv: tuple[str, ...]) -> None:
+    if argv:
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=KILL_S, check=False)
+
+
 def _kill_recorded(record: Path) -> None:
     """Ends the recorded trainer's session, if the pid is still the process that was recorded."""
     try:
         known = json.loads(record.read_text())
     except (FileNotFoundError, ValueError):
         return
+    _run_kill(tuple(known.get("kill_argv", ())))  # named for the job, so that it is no stranger's
     pid = int(known["pid"])
     if known["started"] is not None and _started(pid) == known["started"]:
         with contextlib.suppress(ProcessLookupError):
