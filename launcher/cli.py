@@ -23,6 +23,7 @@ VERBS = {
     "reap": "End machines of this store that no live job owns.",
     "rm": "Forget a job whose results are at home.",
     "doctor": "Check this machine; each finding with its remedy.",
+    "image": "Build or push the trainer's image.",
 }
 
 

@@ -3,9 +3,10 @@ be repeated by a driver that knows nothing of the one before it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Literal, Protocol
 
 from artifacts.errors import LaunchError
@@ -31,6 +32,20 @@ class Machine:
     instance_id: str
     billed_from: datetime | None = None
     """When the provider began to charge for it; None where nobody does."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A command on this machine: an argument list, its variables, and the log that takes what it says.
+
+    `kill_argv` ends what killing the process would leave running: a container is no child of the command that
+    started it. It may be run when nothing is there.
+    """
+
+    argv: tuple[str, ...]
+    environ: Mapping[str, str]
+    log: Path
+    kill_argv: tuple[str, ...] = ()
 
 
 class Backend(Protocol):

@@ -16,7 +16,7 @@ import psutil
 
 from artifacts.errors import LaunchError
 from jobs import environment
-from jobs.backends import Command, Machine, Say
+from jobs.backends import Command, Machine, Say, Task
 from jobs.environment import Environment, child_environ
 from jobs.evaluation import eval_config
 from jobs.home import Home
@@ -27,6 +27,8 @@ from jobs.work import write_document
 
 LEFTOVER_GRACE_S = 75.0
 """A trainer whose driver was killed sees the end of its standard input, finishes its step and saves (at most 60 s)."""
+KILL_S = 30.0
+"""What a container engine may take to end a container."""
 
 
 class LocalBackend:
@@ -41,6 +43,7 @@ class LocalBackend:
         self._job_id, self._work, self._logs = spec.id, home.work(spec.id), home.logs(spec.id)
         self._environment: Environment | None = None
         self._child: subprocess.Popen[bytes] | None = None
+        self._kill_argv: tuple[str, ...] = ()
 
     def create(self, say: Say) -> Machine:
         """This machine, when no trainer of an earlier driver runs on it any more, with the trainer's environment."""
@@ -90,20 +93,20 @@ class LocalBackend:
             )
             write_document(config, asked.model_dump_json(by_alias=True, indent=2))
         argv = (str(self._environment.python), "-m", "train", command, "--config", str(config), "--stop-on-eof")
-        self._start(argv, child_environ(self._environment), log_file)
+        self._start(Task(argv, child_environ(self._environment), log_file))
 
-    def _start(self, argv: tuple[str, ...], environ: dict[str, str], log_file: Path) -> None:
+    def _start(self, task: Task) -> None:
         folder = self._home.job(self._job_id)
         lock = FileLock(folder / "trainer.lock")
         if not lock.acquire():
             raise LaunchError(f"A trainer of {self._job_id} is running already", why=f"{lock.path} is held")
         try:
-            log_file.parent.mkdir(parents=True, exist_ok=True)
-            with log_file.open("ab") as log:
+            task.log.parent.mkdir(parents=True, exist_ok=True)
+            with task.log.open("ab") as log:
                 self._child = subprocess.Popen(
-                    argv,
+                    task.argv,
                     cwd=self._work,
-                    env=environ,
+                    env=dict(task.environ),
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -113,7 +116,8 @@ class LocalBackend:
                 )
         finally:
             lock.release()
-        record = {"pid": self._child.pid, "started": _started(self._child.pid)}
+        self._kill_argv = task.kill_argv
+        record = {"pid": self._child.pid, "started": _started(self._child.pid), "kill_argv": task.kill_argv}
         (folder / "trainer.json").write_text(json.dumps(record))
 
     def poll(self, timeout_s: float) -> int | None:
@@ -139,6 +143,7 @@ class LocalBackend:
         if self.poll(grace_s) is None:
             child.kill()
             child.wait()
+            _run_kill(self._kill_argv)
 
     def collect(self) -> None:
         """The trainer writes where the results are brought home from."""
@@ -162,6 +167,7 @@ class LocalBackend:
             # What the trainer started holds the lock still. Its group's number is not given away while one lives.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._child.pid, signal.SIGKILL)
+            _run_kill(self._kill_argv)
 
 
 def running_on_this_machine(home: Home) -> list[str]:
@@ -176,12 +182,19 @@ def _started(pid: int) -> float | None:
         return None
 
 
+def _run_kill(argv: tuple[str, ...]) -> None:
+    if argv:
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=KILL_S, check=False)
+
+
 def _kill_recorded(record: Path) -> None:
     """Ends the recorded trainer's session, if the pid is still the process that was recorded."""
     try:
         known = json.loads(record.read_text())
     except (FileNotFoundError, ValueError):
         return
+    _run_kill(tuple(known.get("kill_argv", ())))  # named for the job, so that it is no stranger's
     pid = int(known["pid"])
     if known["started"] is not None and _started(pid) == known["started"]:
         with contextlib.suppress(ProcessLookupError):

@@ -15,8 +15,10 @@ LOCKS = ROOT / "train" / "locks"
 
 
 def pinned(name: str) -> dict[str, Version]:
-    """Version by normalized package name. Fails on a line that is no plain pin."""
+    """Version by normalized package name. Fails on a line that is no plain pin, but for where Volta's build is from."""
     lines = [line for line in (LOCKS / f"{name}.txt").read_text().splitlines() if not line.startswith("#")]
+    if name == "volta":
+        lines.remove("--extra-index-url https://download.pytorch.org/whl/cu126")
     pins = [line.split("==") for line in lines]
     versions = {canonicalize_name(package): Version(version) for package, version in pins}
     assert len(versions) == len(lines)
@@ -30,7 +32,7 @@ def asked() -> list[Requirement]:
     return trainer + both
 
 
-@pytest.mark.parametrize("lock", ["cpu", "cuda"])
+@pytest.mark.parametrize("lock", ["cpu", "cuda", "volta"])
 @pytest.mark.parametrize("requirement", asked(), ids=lambda requirement: requirement.name)
 def test_every_requirement_is_pinned_at_a_version_that_it_allows(lock: str, requirement: Requirement) -> None:
     version = pinned(lock)[canonicalize_name(requirement.name)]
@@ -43,8 +45,11 @@ def test_no_pin_names_one_build(lock: str) -> None:
     assert [name for name, version in pinned(lock).items() if version.local] == []
 
 
-def test_both_locks_pin_the_same_versions() -> None:
+def test_all_locks_pin_the_same_versions_and_volta_the_build_that_has_its_kernels() -> None:
     assert pinned("cpu") == pinned("cuda")
+    volta = pinned("volta")
+    assert str(volta["torch"]) == f"{pinned('cuda')['torch']}+cu126"
+    assert volta | {"torch": pinned("cuda")["torch"]} == pinned("cuda")
 
 
 def test_an_interpreter_of_the_users_own_is_held_to_the_same_lower_bounds() -> None:
