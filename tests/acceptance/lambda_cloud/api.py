@@ -119,8 +119,6 @@ class Api:
         operation, route, rest = _route(method, path)
         try:
             account = self.provider.account(key)
-            if route is None:
-                raise Refused(404)
             fault = self.faults.take(operation, body)
             status, document = self._run(route, Call(account, body, rest, fault))
         except Refused as refused:
@@ -191,13 +189,17 @@ ROUTES: Mapping[tuple[str, str], tuple[str, Route]] = {
 LIES: Mapping[Route, object] = {_terminate: {"terminated_instances": []}}
 
 
-def _route(method: str, path: str) -> tuple[str, Route | None, str]:
+def _route(method: str, path: str) -> tuple[str, Route, str]:
     """The operation's name (for faults), what answers it, and the id at the path's end."""
     if found := ROUTES.get((method, path)):
         return (*found, "")
     head, slash, rest = path.rpartition("/")
-    operation, route = ROUTES.get((method, head + slash), ("", None))
+    operation, route = ROUTES.get((method, head + slash), ("", _no_such_path))
     return operation, route, rest
+
+
+def _no_such_path(_: Provider, call: Call) -> object:
+    raise Refused(404)
 
 
 def _error(code: str, message: str) -> dict[str, object]:
@@ -246,7 +248,7 @@ def _handler(api: Api) -> type[BaseHTTPRequestHandler]:
             except (BrokenPipeError, ConnectionResetError):
                 self.close_connection = True  # who asked has gone, as an instance does that ends itself
 
-        def log_message(self, format: str, *args: object) -> None: ...
+        def log_message(self, format: str, *args: object) -> None: ...  # noqa: A002  the base class's name
 
     return Handler
 

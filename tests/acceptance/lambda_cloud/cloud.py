@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from types import TracebackType
 
 from tests.acceptance.lambda_cloud import authority, rootfs
 from tests.acceptance.lambda_cloud.api import Api
 from tests.acceptance.lambda_cloud.faults import Faults
 from tests.acceptance.lambda_cloud.instances import NamespaceMachine
 from tests.acceptance.lambda_cloud.network import Network
-from tests.acceptance.lambda_cloud.provider import DEFAULT_KEY, Order, Provider
+from tests.acceptance.lambda_cloud.provider import DEFAULT_KEY, Provider
 
 NEEDED = ("debootstrap", "ip", "unshare", "nsenter", "ssh", "rsync")
 
@@ -25,8 +24,12 @@ def cannot_run() -> str | None:
 
 
 class Cloud:
-    """One cloud with a bridge of its own. `key` is the first account's; `url` is for this machine's processes, `url_on_host`
-    for those on an instance, which finds the https addresses that SkyPilot knows at the same server.
+    """One cloud with a bridge of its own.
+
+    Attributes:
+        key: the first account's.
+        url: for this machine's processes.
+        url_on_host: for those on an instance, which finds Lambda's https addresses at the same server.
     """
 
     key = DEFAULT_KEY
@@ -77,5 +80,5 @@ class Cloud:
     def __enter__(self) -> Cloud:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

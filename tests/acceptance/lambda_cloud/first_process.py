@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NO_SSHD = Path("/etc/fake-cloud/no-sshd")
 SSHD = ["/usr/sbin/sshd", "-D", "-e"]
 
@@ -21,7 +22,7 @@ def say(text: str) -> None:
 
 
 def main() -> None:
-    os.environ.update(PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL="C.UTF-8", HOME="/root")
+    os.environ.update(PATH=PATH, LC_ALL="C.UTF-8", HOME="/root")
     Path("/run/sshd").mkdir(exist_ok=True)
     for stage in (["init", "--local"], ["init"]):
         status = subprocess.run(["cloud-init", *stage], check=False).returncode

@@ -265,11 +265,8 @@ class NamespaceMachine:
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + LONGEST_BOOT_S
         while time.monotonic() < deadline and process.poll() is None and not self._gone.is_set():
-            if self.order.boot.no_sshd:
-                up = "first process: initialised" in self.console
-            else:
-                up = self._sshd_answers()
-            if up:
+            no_sshd = self.order.boot.no_sshd
+            if "first process: initialised" in self.console if no_sshd else self._sshd_answers():
                 self._up.set()
                 return
             time.sleep(0.1)

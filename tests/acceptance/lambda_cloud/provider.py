@@ -80,7 +80,6 @@ class TypeForSale:
     """A type, its price, and the regions that have capacity now."""
 
     name: str
-    description: str
     gpu_description: str
     price_cents_per_hour: int
     vcpus: int
@@ -94,7 +93,7 @@ class TypeForSale:
         """As in an instance's `instance_type`."""
         return {
             "name": self.name,
-            "description": self.description,
+            "description": f"{self.gpus}x {self.gpu_description}",
             "gpu_description": self.gpu_description,
             "price_cents_per_hour": self.price_cents_per_hour,
             "architecture": self.architecture,
@@ -116,17 +115,13 @@ REGIONS: Mapping[str, str] = {
 }
 # Prices of November 2026.
 CATALOGUE = (
-    TypeForSale("gpu_1x_a10", "1x A10 (24 GB PCIe)", "A10 (24 GB PCIe)", 129, 30, 200, 1400, 1, ("us-east-1", "us-west-1")),
-    TypeForSale("gpu_1x_a100", "1x A100 (40 GB PCIe)", "A100 (40 GB PCIe)", 199, 30, 200, 512, 1, ("us-west-2",)),
-    TypeForSale(
-        "gpu_1x_a100_sxm4", "1x A100 (40 GB SXM4)", "A100 (40 GB SXM4)", 199, 30, 200, 512, 1, ("us-east-1", "us-west-2")
-    ),
-    TypeForSale("gpu_1x_a6000", "1x A6000 (48 GB)", "A6000 (48 GB)", 109, 14, 100, 512, 1, ("us-south-1",)),
-    TypeForSale("gpu_1x_h100_pcie", "1x H100 (80 GB PCIe)", "H100 (80 GB PCIe)", 329, 26, 225, 1024, 1, ("us-west-1",)),
-    TypeForSale(
-        "gpu_1x_gh200", "1x GH200 (96 GB)", "GH200 (96 GB)", 229, 64, 432, 4096, 1, ("us-east-1",), architecture="arm64"
-    ),
-)  # fmt: skip
+    TypeForSale("gpu_1x_a10", "A10 (24 GB PCIe)", 129, 30, 200, 1400, 1, ("us-east-1", "us-west-1")),
+    TypeForSale("gpu_1x_a100", "A100 (40 GB PCIe)", 199, 30, 200, 512, 1, ("us-west-2",)),
+    TypeForSale("gpu_1x_a100_sxm4", "A100 (40 GB SXM4)", 199, 30, 200, 512, 1, ("us-east-1", "us-west-2")),
+    TypeForSale("gpu_1x_a6000", "A6000 (48 GB)", 109, 14, 100, 512, 1, ("us-south-1",)),
+    TypeForSale("gpu_1x_h100_pcie", "H100 (80 GB PCIe)", 329, 26, 225, 1024, 1, ("us-west-1",)),
+    TypeForSale("gpu_1x_gh200", "GH200 (96 GB)", 229, 64, 432, 4096, 1, ("us-east-1",), architecture="arm64"),
+)
 
 
 @dataclass
@@ -214,13 +209,15 @@ class Provider:
             self._accounts.append(self._keys[key])
 
     def revoke(self, key: str, *, in_its_place: str | None = None) -> None:
-        """The key is refused from now on (401), and another one good for the same account; what runs goes on costing."""
+        """The key is refused from now on (401), and another one good for the same account; what runs costs on."""
         with self._lock:
             account = self._keys.pop(key)
             if in_its_place is not None:
                 self._keys[in_its_place] = account
 
-    def set_type(self, name: str, *, price_cents_per_hour: int | None = None, regions: tuple[str, ...] | None = None) -> None:
+    def set_type(
+        self, name: str, *, price_cents_per_hour: int | None = None, regions: tuple[str, ...] | None = None
+    ) -> None:
         """Price and capacity of a type from now on; what runs keeps its price."""
         with self._lock:
             sold = self._types[name]
@@ -356,7 +353,13 @@ class Provider:
         return sold, region, [str(names[0])]
 
     def _launch_one(
-        self, account: Account, body: Mapping[str, object], sold: TypeForSale, region: str, names: list[str], lag_s: float
+        self,
+        account: Account,
+        body: Mapping[str, object],
+        sold: TypeForSale,
+        region: str,
+        names: list[str],
+        lag_s: float,
     ) -> str:
         boot = self.faults.take_boot()
         user_data = body.get("user_data")

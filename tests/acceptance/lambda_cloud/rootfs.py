@@ -21,11 +21,12 @@ from typing import NoReturn
 from tests.acceptance.lambda_cloud.authority import make_authority
 
 MIRROR = os.environ.get("LAUNCH_TEST_DEBIAN_MIRROR", "http://deb.debian.org/debian")
-# debootstrap does not resolve virtual packages: python3-cffi-backend stands for cryptography's.
+# debootstrap does not resolve virtual packages: python3-cffi-backend stands for what cryptography asks for.
 PACKAGES = (
-    "openssh-server,sudo,python3,python3-venv,python3-pip,python3-cffi-backend,rsync,curl,ca-certificates,procps,psmisc,"
-    "lsof,netcat-openbsd,git,fuse,iproute2,zstd,less,libgomp1,cloud-init"
-).split(",")
+    "openssh-server", "sudo", "python3", "python3-venv", "python3-pip", "python3-cffi-backend", "rsync", "curl",
+    "ca-certificates", "procps", "psmisc", "lsof", "netcat-openbsd", "git", "fuse", "iproute2", "zstd", "less",
+    "libgomp1", "cloud-init",
+)  # fmt: skip
 UV = "uv==0.13.9"
 # What `sky launch` 0.14.1 installs on a machine (sky/skylet/constants.py): found there, it downloads nothing.
 # SkyPilot itself is taken out again, since it brings its own wheel; its dependencies stay.
@@ -63,7 +64,8 @@ $uv venv --quiet --seed --python /usr/bin/python3 /home/ubuntu/skypilot-runtime
 $uv pip install --quiet {" ".join(f"'{each}'" for each in (*RUNTIME, SKYPILOT))}
 $uv pip uninstall --quiet skypilot
 $uv venv --quiet --seed --relocatable --system-site-packages --python /usr/bin/python3 /home/ubuntu/sky-user-env
-cat /usr/local/share/ca-certificates/launch-test-cloud.crt >> "$(/home/ubuntu/skypilot-runtime/bin/python -c 'import certifi; print(certifi.where())')"
+certifi=$(/home/ubuntu/skypilot-runtime/bin/python -c 'import certifi; print(certifi.where())')
+cat /usr/local/share/ca-certificates/launch-test-cloud.crt >> "$certifi"
 echo 'offline = true' > /home/ubuntu/.config/uv/uv.toml
 chown -R ubuntu:ubuntu /home/ubuntu
 apt-get clean
@@ -107,10 +109,14 @@ def make() -> Path:
 def _debootstrap(part: Path, folder: Path) -> None:
     debs = folder / "debs"
     debs.mkdir(exist_ok=True)
+    if part.exists():
+        shutil.rmtree(part)  # of a making that was killed
+    # dpkg syncs each file otherwise; what is half made is thrown away anyhow.
+    (part / "etc/dpkg/dpkg.cfg.d").mkdir(parents=True)
+    (part / "etc/dpkg/dpkg.cfg.d/unsafe-io").write_text("force-unsafe-io\n")
     command = ["debootstrap", "--variant=minbase", f"--cache-dir={debs}", f"--include={','.join(PACKAGES)}"]
-    # dpkg syncs each file otherwise, which is most of the time; what is half made is thrown away anyhow.
-    eat = shutil.which("eatmydata")
-    _run([*([eat] if eat else []), *command, "bookworm", str(part), MIRROR])
+    # A mount namespace of its own: what it mounts in the new root is gone with it, however it ends.
+    _run(["unshare", "--mount", "--", *command, "bookworm", str(part), MIRROR])
 
 
 def _set_up(part: Path, folder: Path) -> None:
@@ -125,7 +131,8 @@ def _set_up(part: Path, folder: Path) -> None:
     downloads = folder / "downloads"
     downloads.mkdir(exist_ok=True)
     _fetch_uv(downloads)
-    script = 'mount --rbind /proc "$1/proc"; mount --rbind /dev "$1/dev"; mount --bind "$2" "$1/mnt"; exec chroot "$1" sh -c "$3"'
+    mounts = 'mount --rbind /proc "$1/proc"; mount --rbind /dev "$1/dev"; mount --bind "$2" "$1/mnt"; '
+    script = mounts + 'exec chroot "$1" sh -c "$3"'
     bundle = "/etc/ssl/certs/ca-certificates.crt"
     environment = {key: value for key, value in os.environ.items() if key.lower().endswith("_proxy")}
     environment |= {"SSL_CERT_FILE": bundle, "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
@@ -149,9 +156,9 @@ def _fetch_uv(downloads: Path) -> None:
 
 
 def _run(command: list[str], environment: dict[str, str] | None = None) -> None:
-    said = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if said.returncode:
-        sys.stderr.write(said.stdout[-8000:])
+        sys.stderr.write(said.stdout[-4000:] + said.stderr[-4000:])
         raise subprocess.CalledProcessError(said.returncode, command[:4])
 
 
