@@ -47,9 +47,14 @@ def accept_name(name: str) -> None:
 
 def _accept_file(path: Path) -> None:
     accept_name(path.name)
+    accept_content(path, path.name)
+
+
+def accept_content(path: Path, name: str) -> None:
+    """Checks the file at `path` as one that will be called `name`. Raises NotWhole."""
     with path.open("rb") as file:
         start = file.read(8)
-    if path.suffix == ".safetensors":
+    if name.endswith(".safetensors"):
         check_safetensors(path)
     elif start.startswith(_FORBIDDEN_STARTS):
         raise _refused(path, "its content is a program, an archive or a pickle")

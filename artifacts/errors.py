@@ -6,6 +6,8 @@ LaunchError                 exit 1: the job failed, or its teardown is not confi
 ├── NothingFits             exit 3: no offer fits requirement and budget
 ├── CredentialProblem       exit 4
 ├── Declined                exit 6: the question was declined
+├── Unreachable             a machine does not answer by SSH, now; the same call may work later
+├── HostKeyChanged          a machine shows another host key than the one that was put on it
 ├── MachineGone             a rented machine is there no more, and nobody here ended it
 ├── NotWhole                an artifact does not match its manifest
 ├── StoreFailed             the database failed after it had been opened: full disk, lock, lost server
@@ -49,6 +51,14 @@ class CredentialProblem(LaunchError):
 
 class Declined(LaunchError):
     exit_code = 6
+
+
+class Unreachable(LaunchError):
+    pass
+
+
+class HostKeyChanged(LaunchError):
+    pass
 
 
 class MachineGone(LaunchError):
