@@ -16,6 +16,10 @@ class Clock(Protocol):
         """Seconds from some start, never set back, suspended time included where the system can: for durations."""
         ...
 
+    def sleep(self, seconds: float) -> None:
+        """Lets time pass: between two looks at the world, never instead of one."""
+        ...
+
 
 class SystemClock:
     """This machine's clocks. Linux has a boot-time clock that goes on through suspend; elsewhere the monotonic one."""
@@ -26,3 +30,6 @@ class SystemClock:
     def monotonic(self) -> float:
         boot_time = getattr(time, "CLOCK_BOOTTIME", None)
         return time.monotonic() if boot_time is None else time.clock_gettime(boot_time)
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)

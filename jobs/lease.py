@@ -78,6 +78,13 @@ class DriverWrites:
             self._set(connection, state=State.PROVISIONING.value, phase=None)
         return attempt
 
+    def price(self, number: int, usd_per_hour: float) -> None:
+        """The attempt's price, frozen from before its create call on."""
+        columns = tables.attempts.c
+        with self._held() as connection:
+            this = (columns.job == self.job_id) & (columns.number == number)
+            connection.execute(update(tables.attempts).where(this).values(price_per_hour=usd_per_hour))
+
     def has_machine(self, number: int, instance_id: str, billed_from: datetime | None) -> None:
         """The attempt has it, and is charged for it from `billed_from` on (None: as it was)."""
         columns = tables.attempts.c

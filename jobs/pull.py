@@ -21,7 +21,7 @@ from jobs.work import has_result, newest_checkpoint, read_end, write_document
 # Names in the work folder, in the order in which they come; `checkpoint` and `logs` are found elsewhere.
 FROM_WORK = ("run.json", "data.json", "end.json", "adapter", "adapter_last", "metrics.jsonl", "eval.json")
 WRITTEN_AT_PLANNING = ("requirement.json", "plan.json")
-IN_MANIFEST = (*WRITTEN_AT_PLANNING, *FROM_WORK, "checkpoint", "logs")
+IN_MANIFEST = (*WRITTEN_AT_PLANNING, "task.yaml", *FROM_WORK, "checkpoint", "logs")
 
 
 def pull(home: Home, store: Store, job: Job) -> Path:

@@ -28,6 +28,8 @@ from jobs.task_watch import PROGRESS_EVERY_S, TaskWatch, cancel_mode
 from jobs.verdict import Verdict, judge, read_verdict, said_by_end, write_verdict
 from jobs.work import has_result, last_lines, read_end
 
+HELD_PAUSE_S = 10.0
+
 
 class Walk:
     """One driver's way through a job. `run` returns when the job is done.
@@ -64,7 +66,7 @@ class Walk:
         while True:
             choice = choices.pop(0)
             number = attempt.number if attempt else self.store.job(self.job.id).last_attempt + 1
-            self.backend = self._backends(self.home, self.store, self.job, choice, number, self.clock)
+            self.backend = self._backends(self.home, self.store, self.write, self.job, choice, number, self.clock)
             self._walk(attempt or self._open(choice))
             if self.refused is None:
                 break
@@ -229,12 +231,29 @@ class Walk:
         return State.PULLING
 
     def pull(self, number: int) -> State:
-        try:
-            self.backend.collect()
-        except MachineGone as error:
-            _log(f"{error}; what had come home before is kept")
+        while True:
+            try:
+                self.backend.collect()
+                break
+            except MachineGone as error:
+                _log(f"{error}; what had come home before is kept")
+                break
+            except (LaunchError, OSError) as error:
+                self._hold(error)
+        self.write.clear_attention("results_held")
         bring_results(self.home, self.job)
         return State.TEARING_DOWN
+
+    def _hold(self, error: Exception) -> None:
+        """Results that cannot come home wait on their machine, as long as it is paid for. Raises `error` after that."""
+        until = self.backend.held_until()
+        if until is None or until <= self.clock.now() or self._cancel() == "now":
+            raise error
+        _log(f"the results wait on the machine: {error}")
+        command = f"launch status {self.job.id}"
+        held = Attention(code="results_held", until=until, costing=True, command=command, message=str(error))
+        self.write.set_attention(held)
+        self.clock.sleep(HELD_PAUSE_S)
 
     def _run(self, command: Command, tail: MetricsTail | None) -> int:
         """Starts the command and waits for its end. Its exit status."""

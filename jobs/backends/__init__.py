@@ -84,6 +84,10 @@ class Backend(Protocol):
         """Until the training must end for the budget's sake; None where nothing is paid for."""
         ...
 
+    def held_until(self) -> datetime | None:
+        """Until when the machine, and what is on it, waits for its owner; None where there is none."""
+        ...
+
     def billed(self) -> tuple[datetime, datetime] | None:
         """From when to when the machine, which is gone, was charged for; None where nobody does."""
         ...

@@ -22,6 +22,7 @@ HEALTHY = frozenset({"booting", "active"})
 class LambdaCloud:
     """A `Provider`. Raises CredentialProblem where there is no key, and LambdaProblem where Lambda does not answer."""
 
+    name = "lambda"
     cloud = CLOUDS["lambda"]
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:

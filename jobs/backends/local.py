@@ -151,6 +151,9 @@ class LocalBackend:
     def time_left_s(self) -> float | None:
         return None
 
+    def held_until(self) -> None:
+        return None
+
     def billed(self) -> None:
         return None
 

@@ -67,7 +67,10 @@ class RecordFile:
         write_document(self._file, record.model_dump_json(by_alias=True, indent=1))
         return record
 
-    def change(self, **values: Any) -> MachineRecord:
+    def current(self) -> MachineRecord:
         record = self.read()
-        assert record is not None
-        return self.write(record.model_copy(update=values))
+        assert record is not None, "the intent is on disk before anything else"
+        return record
+
+    def change(self, **values: Any) -> MachineRecord:
+        return self.write(self.current().model_copy(update=values))

@@ -48,6 +48,8 @@ class Instance:
 
 
 class Provider(Protocol):
+    name: str
+    """SkyPilot's, and that of its offers."""
     cloud: Cloud
     on_host: tuple[str, str]
     """Address and key with which a machine can end itself; the key lies on it, readable by root alone."""

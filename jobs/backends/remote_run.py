@@ -1,0 +1,287 @@
+"""The run on a rented machine: sent there, started through SkyPilot, watched over SSH, brought home."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+from collections.abc import Callable
+
+from artifacts import download, upload
+from artifacts.errors import LaunchError, MachineGone, NotWhole, Unreachable
+from artifacts.shell import Shell
+from jobs.backends import Command, Say
+from jobs.backends.machine_record import RecordFile
+from jobs.backends.provider import Provider
+from jobs.clock import Clock
+from jobs.cloud_task import early_pull, submitted, task_document, task_text
+from jobs.home import Home
+from jobs.inputs import check_inputs
+from jobs.job import Attention, Job, PhaseProgress
+from jobs.lease import DriverWrites
+from jobs.offer import PricedOffer
+from jobs.parcel import ON_HOST, folder_on_host, mounts_of, parcel_of, run_on_host
+from jobs.pins import PLATFORMS, pins_for
+from jobs.skypilot import RequestLost, SkyPilot
+from jobs.trainer_copy import lock_file
+from jobs.work import last_lines, newest_checkpoint, write_document
+from train.config import Execution
+
+LOOK_S = 2.0
+"""Between two looks at the machine: what it measured is here within 10 s."""
+SILENT_S = 60.0
+"""Without an answer for so long, a person is told."""
+DOCUMENTS = ("end.json", "data.json", "best.json", "eval.json")
+FOLDERS = ("adapter", "adapter_last")
+LOGS = ("trainer", "evaluate", "run", "environment")
+NOT_STARTED = 75
+"""How the task ends where it did not come to the training (EX_TEMPFAIL)."""
+
+
+class RemoteRun:
+    def __init__(
+        self,
+        home: Home,
+        write: DriverWrites,
+        job: Job,
+        choice: PricedOffer,
+        clock: Clock,
+        *,
+        shell: Shell,
+        record: RecordFile,
+        provider: Provider,
+        sky: SkyPilot,
+        ready: Callable[[], None],
+    ) -> None:
+        self._home, self._write, self._job, self._choice, self._clock = home, write, job, choice, clock
+        self._shell, self._file, self._provider, self._sky, self._ready = shell, record, provider, sky, ready
+        self._spec, self._work, self._logs = job.spec, home.work(job.id), home.logs(job.id)
+        self._folder = str(folder_on_host(job.id))
+        self._command: Command = "dpo"
+        self._ended: int | None = None
+        self._looked_at = self._answered_at = clock.monotonic()
+        execution = execution_of(choice)
+        # A machine of a test has no GPU, whatever it is sold as.
+        device = os.environ.get("LAUNCH_RENTED_DEVICE")
+        if device == "cpu":
+            execution = Execution(device="cpu", precision="fp32")
+        self._pins = pins_for(choice.offer.gpu if execution.device == "cuda" else None)
+        lock = lock_file(self._pins.platform)
+        self._config = run_on_host(self._spec, execution, f"{lock.name}")
+        self._parcel = parcel_of(home, self._spec, self._config, self._pins.platform, record.folder / "documents")
+
+    # ---- sent and started ----
+
+    def begin(self) -> None:
+        """The pull of the container image starts with the first login, and SkyPilot's set-up beside the upload."""
+        record = self._file.current()
+        document = self._task()
+        self._spec.results.mkdir(parents=True, exist_ok=True)
+        write_document(self._spec.results / "task.yaml", task_text(document))
+        if self._spec.container is not False:
+            script = f"{ON_HOST}/pull-{self._job.id}.sh"
+            background = f"nohup bash {shlex.quote(script)} > /dev/null 2>&1 < /dev/null &"
+            self._shell.run(
+                f"mkdir -p {ON_HOST} && cat > {shlex.quote(script)} && {{ {background} }}", stdin=early_pull(document)
+            )
+        if record.launch_request is None:
+            self._launch()
+
+    def _task(self) -> dict[str, object]:
+        record, offer = self._file.current(), self._choice.offer
+        images = PLATFORMS["cuda"], PLATFORMS["volta"]
+        default = self._pins if self._pins.image else images[0]
+        envs = {
+            "LAUNCH_CONTAINER": "none" if self._spec.container is False else "auto",
+            "LAUNCH_IMAGE": str(default.image),
+            "LAUNCH_IMAGE_CUDA12": str(images[1].image),
+            "LAUNCH_RESERVE_S": str(math.ceil(record.reserve_s)),
+        }
+        return task_document(
+            job=self._job.id,
+            cloud=self._provider.name,
+            region=str(offer.region),
+            instance_type=offer.instance_type,
+            idle_minutes=math.ceil(record.on_host_s / 60),
+            envs=envs,
+            file_mounts=mounts_of(self._parcel, self._job.id),
+        )
+
+    def _launch(self) -> None:
+        self._ready()
+        record = self._file.current()
+        task = submitted(self._task(), wait_s=math.ceil(record.on_host_s))
+        self._file.change(launch_request=self._sky.launch(task, record.cluster))
+
+    def sync(self, say: Say) -> None:
+        """Uploads what is not there, and says so with the marker; a cut connection is taken up again."""
+        check_inputs(self._spec, self._work)
+        write_document(self._work / "run.json", self._config.model_dump_json(by_alias=True, indent=2))
+
+        def sent(done: int, total: int) -> None:
+            say(PhaseProgress(name="sending model and data", done=done, total=total, unit="bytes"))
+
+        hashes = upload.Hashes(self._home.root / "hashes.json")
+        while True:
+            try:
+                upload.send(
+                    self._shell, self._parcel, root=str(ON_HOST), job=self._job.id, hashes=hashes,
+                    staging=self._file.folder / "staging", say=sent,
+                )  # fmt: skip
+            except Unreachable as error:
+                self._bear(error)
+                self._clock.sleep(LOOK_S)
+            else:
+                self._answered()
+                return
+
+    # ---- watched ----
+
+    def submit(self, command: Command) -> None:
+        """The task on the machine does both, one after the other, whether a driver looks or not."""
+        self._command, self._ended = command, None
+
+    def poll(self, timeout_s: float) -> int | None:
+        if self._ended is not None:
+            return self._ended
+        self._clock.sleep(timeout_s)
+        if self._clock.monotonic() - self._looked_at < LOOK_S:
+            return None
+        try:
+            self._ended = self._look()
+            self._answered()
+        except Unreachable as error:
+            self._bear(error)
+        self._looked_at = self._clock.monotonic()
+        return self._ended
+
+    def _look(self) -> int | None:
+        """Brings home what is new, and says how the command ended, where it has."""
+        said = self._shell.run(
+            f"cd {shlex.quote(self._folder)} && for each in phase train.exit evaluate.exit; do "
+            'cat "$each" 2> /dev/null || echo; done'
+        )
+        phase, train, evaluate, *_ = [*said.out.split("\n"), "", "", ""]
+        self._bring_growing()
+        if self._command == "dpo":
+            if train.strip():
+                self.collect()
+                return int(train)
+            self._bring_checkpoint()
+        elif evaluate.strip():
+            return int(evaluate)
+        if phase == "finished":
+            return self._not_run()
+        if phase in ("", "waiting"):
+            self._look_at_skypilot()
+        return None
+
+    def _not_run(self) -> int:
+        """The task is over, and the command was not run in it; its log says why."""
+        said = last_lines(self._logs / "run.log", count=1)
+        if self._command == "evaluate":
+            (self._logs / "evaluate.log").write_text(f"{said}\n")
+            return NOT_STARTED
+        raise LaunchError(
+            f"The training did not begin on the machine: {said}",
+            why=last_lines(self._logs / "environment.log", count=3),
+            next_step=f"launch logs {self._job.id}",
+        )
+
+    def _look_at_skypilot(self) -> None:
+        """Its failure is the job's; where only its server was lost, the machine is given to a new one."""
+        record = self._file.current()
+        try:
+            if record.launch_request is None:
+                self._launch()
+            else:
+                self._sky.finished(record.launch_request)
+        except RequestLost as error:
+            print(f"{error}; SkyPilot is asked again", flush=True)
+            self._sky.start()
+            self._launch()
+
+    def _bring_growing(self) -> None:
+        download.follow(self._shell, f"{self._folder}/work/metrics.jsonl", self._work / "metrics.jsonl")
+        for name in LOGS:
+            download.follow(self._shell, f"{self._folder}/logs/{name}.log", self._logs / f"{name}.log")
+
+    def _bring_checkpoint(self) -> None:
+        """The newest whole one, where it is newer than what is here; the trainer has renamed it in."""
+        there = [name for name in download.names(self._shell, f"{self._folder}/work/checkpoints") if _step(name)]
+        newest = max(there, key=_step, default=None)
+        here = newest_checkpoint(self._work)
+        if newest is None or (here is not None and _step(here.name) >= _step(newest)):
+            return
+        try:
+            download.fetch(
+                self._shell, f"{self._folder}/work/checkpoints/{newest}", self._work / "checkpoints" / newest
+            )
+            for name in ("adapter", "best.json"):
+                download.fetch(self._shell, f"{self._folder}/work/{name}", self._work / name)
+        except NotWhole as error:  # it was rotated away, or replaced, while it was copied: the next look brings another
+            print(error, flush=True)
+
+    def stop(self, grace_s: float) -> None:
+        if self._ended is not None:
+            return
+        give_up = self._clock.monotonic() + grace_s
+        try:
+            self._shell.run(f"touch {shlex.quote(self._folder)}/stop")
+            while self._ended is None and self._clock.monotonic() < give_up:
+                self._ended = self._look()
+                self._clock.sleep(LOOK_S / 4)
+        except LaunchError as error:
+            print(error, flush=True)
+        if self._ended is None:
+            self._ended = -9
+
+    # ---- brought home ----
+
+    def collect(self) -> None:
+        """All that is there, verified, into the job's work folder."""
+        self._bring_growing()
+        self._bring_checkpoint()
+        for name in (*DOCUMENTS, *FOLDERS):
+            download.fetch(self._shell, f"{self._folder}/work/{name}", self._work / name)
+        download.fetch(self._shell, f"{self._folder}/work/metrics.jsonl", self._work / "metrics.jsonl")
+
+    def _answered(self) -> None:
+        if self._clock.monotonic() - self._answered_at > SILENT_S:
+            self._write.clear_attention("unreachable")
+        self._answered_at = self._clock.monotonic()
+
+    def _bear(self, error: Unreachable) -> None:
+        """A machine that does not answer is looked for at the provider; it may come back until its time is up."""
+        record = self._file.current()
+        assert record.create_called_at is not None
+        if not self._provider.named(record.instance_name):
+            raise MachineGone(
+                f"The machine {record.instance_name} is gone, and nobody here has ended it",
+                why=error.what,
+                next_step=f"launch resume {self._job.id}",
+            ) from error
+        if (self._clock.now() - record.create_called_at).total_seconds() > record.on_host_s:
+            raise error
+        silent_s = self._clock.monotonic() - self._answered_at
+        print(f"{error} (for {silent_s:.0f} s)", flush=True)
+        if silent_s > SILENT_S:
+            command = f"launch status {self._job.id} --watch"
+            self._write.set_attention(Attention(code="unreachable", costing=True, command=command, message=error.what))
+
+
+def execution_of(choice: PricedOffer) -> Execution:
+    option = choice.option
+    return Execution(
+        device=option.device,
+        precision=option.trainer.precision,
+        quantization=option.trainer.quantization,
+        gradient_checkpointing=option.trainer.gradient_checkpointing,
+        processes=max(1, option.gpus),
+    )
+
+
+def _step(name: str) -> int:
+    """Of `checkpoint-N`; 0 for any other name."""
+    number = name.removeprefix("checkpoint-")
+    return int(number) if name.startswith("checkpoint-") and number.isascii() and number.isdigit() else 0

@@ -1,0 +1,311 @@
+"""A rented machine, from the intent on disk to the provider's list without it.
+
+create: price and capacity asked again -> intent -> one create call, whose user data arms the deadline -> listed once
+and active -> SkyPilot adopts it, we log in. What comes then is `remote_run`'s. destroy: terminate, by id, until the
+provider's list agrees; that is never left to SkyPilot.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime, timedelta
+
+from artifacts.errors import HostKeyChanged, LaunchError, Unreachable
+from artifacts.host import RemoteHost, make_host_key
+from artifacts.shell import Shell, wait_until_reachable
+from jobs.allowance import allowance, left_usd
+from jobs.backends import Command, Machine, OfferFailed, Say
+from jobs.backends.machine_record import MachineRecord, RecordFile, cluster_name
+from jobs.backends.provider import CreateUncertain, Instance, Order, Provider
+from jobs.backends.remote_run import RemoteRun
+from jobs.clock import Clock
+from jobs.guard import PUBLISHED, user_data
+from jobs.home import Home
+from jobs.job import Job, PhaseProgress
+from jobs.lease import DriverWrites
+from jobs.offer import PricedOffer
+from jobs.parcel import folder_on_host
+from jobs.skypilot import SkyPilot
+from jobs.store import Store
+
+USER = "ubuntu"
+LOOK_S = 2.0
+"""Between two looks at the provider's list."""
+LISTED_WITHIN_S = 120.0
+"""A machine that a create call has made stands in the list by then."""
+LOGIN_WITHIN_S = 300.0
+"""From active to the first login."""
+END_WITHIN_S = 300.0
+"""A terminate that has not shown in the list by then is said to a person; the next driver goes on trying."""
+SLACK_S = 120.0
+"""By which a machine's own deadline may be off: its clock is set while it boots."""
+
+
+class RentedMachine:
+    """One attempt's machine at `provider`. A `Backend`."""
+
+    def __init__(
+        self,
+        home: Home,
+        store: Store,
+        write: DriverWrites,
+        job: Job,
+        choice: PricedOffer,
+        number: int,
+        clock: Clock,
+        *,
+        provider: Provider,
+        sky: SkyPilot,
+    ) -> None:
+        self._home, self._store, self._write, self._clock = home, store, write, clock
+        self._job, self._choice, self._number = job, choice, number
+        self._provider, self._sky = provider, sky
+        self._file = RecordFile(home.job(job.id) / f"machine-{number}")
+        self._shell: Shell | None = None
+        self._run: RemoteRun | None = None
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="skypilot")
+        self._starting: Future[None] | None = None
+
+    # ---- from the intent to the first login ----
+
+    def create(self, say: Say) -> Machine:
+        record = self._file.read() or self._intend()
+        if record.create_refused:
+            raise OfferFailed(record.create_refused)
+        self._sky.prepare([self._choice.offer])
+        self._starting = self._pool.submit(self._sky.start)  # beside the machine's boot
+        if record.create_called_at is None:
+            self._call_create(record)
+        instance = self._wait_until_active(say)
+        try:
+            self._log_in(instance, say)
+        except (Unreachable, HostKeyChanged) as error:
+            self.destroy()
+            raise OfferFailed(f"{error.what}, though it is listed as active", why=error.why) from error
+        record = self._file.current()
+        return Machine(instance.id, record.active_at)
+
+    def _intend(self) -> MachineRecord:
+        """Asks for price and capacity again, and writes down what will be asked for, before it is."""
+        offer, spec = self._choice.offer, self._job.spec
+        quote = self._provider.quote(offer)
+        if quote.capacity is False:
+            raise OfferFailed(f"no capacity for {offer.instance_type} in {offer.region} now")
+        assert spec.budget_usd is not None, "nothing is rented without a budget"
+        left = left_usd(spec.budget_usd, [row for row in self._store.ledger(spec.id) if row.settled])
+        allowed = allowance(self._provider.cloud, left, quote.price_per_hour, self._choice)
+        if allowed is None:
+            raise OfferFailed(
+                f"at ${quote.price_per_hour:.2f} an hour, what is left of the budget (${left:.2f}) buys no training"
+            )
+        cluster = cluster_name(self._store.store_id, spec.id, self._number)
+        self._write.price(self._number, quote.price_per_hour)
+        private, public = make_host_key()
+        self._file.folder.mkdir(parents=True, exist_ok=True)
+        secret = self._file.folder / "host_key"
+        secret.touch(mode=0o600)
+        secret.write_text(private)
+        return self._file.write(
+            MachineRecord(
+                cluster=cluster,
+                instance_name=self._sky.instance_name(cluster),
+                host_key=public,
+                price_per_hour=quote.price_per_hour,
+                charged_s=allowed.charged_s,
+                on_host_s=allowed.on_host_s,
+                reserve_s=allowed.reserve_s,
+            )
+        )
+
+    def _call_create(self, record: MachineRecord) -> None:
+        """The one call that costs money. Whatever it answers, its name is on disk."""
+        offer, hold = self._choice.offer, self._job.spec.hold_minutes
+        _, public = self._sky.key_pair()
+        key_name = self._provider.ensure_ssh_key(self._sky.ssh_key_name, public)
+        api, api_key = self._provider.on_host
+        order = Order(
+            name=record.instance_name,
+            instance_type=offer.instance_type,
+            region=str(offer.region),
+            ssh_key_name=key_name,
+            user_data=user_data(
+                instance_name=record.instance_name,
+                api=api,
+                key=api_key,
+                allowed_s=record.on_host_s,
+                hold_s=hold * 60 if hold is not None else None,
+                host_key_private=(self._file.folder / "host_key").read_text(),
+                host_key_public=record.host_key,
+                authorized_keys=(),
+                job_folder=str(folder_on_host(self._job.id)),
+            ),
+        )
+        self._file.change(create_called_at=self._clock.now())
+        try:
+            self._file.change(instance_id=self._provider.create(order))
+        except OfferFailed as error:
+            self._file.change(create_refused=f"{error.what} {error.why}".strip())
+            raise
+        except CreateUncertain as error:
+            _log(f"{error}; looking for {record.instance_name} in the list")
+        (self._file.folder / "host_key").unlink()  # it is on the machine, or nowhere
+
+    def _wait_until_active(self, say: Say) -> Instance:
+        """Until the provider lists exactly one machine of the name, healthy and with an address."""
+        boot_s = self._provider.cloud.boot.high * 3600 + LISTED_WITHIN_S
+        began, looked_at = self._clock.monotonic(), self._file.current().create_called_at
+        while True:
+            found = self._one_of(self._provider.named(self._file.current().instance_name))
+            waited_s = self._clock.monotonic() - began
+            if found is None and waited_s > LISTED_WITHIN_S:
+                self.destroy()
+                raise OfferFailed("the create call made no machine that is listed")
+            if found is not None and not found.healthy:
+                self.destroy()
+                raise OfferFailed(f"machine {found.id} is not healthy; it was ended")
+            if found is not None and found.active and found.address:
+                record = self._file.current()
+                self._file.change(instance_id=found.id, address=found.address, active_at=record.active_at or looked_at)
+                return found
+            if waited_s > boot_s:
+                self.destroy()
+                raise OfferFailed(f"the machine was not active after {waited_s / 60:.0f} min; it was ended")
+            looked_at = self._clock.now()
+            say(PhaseProgress(name="waiting for the machine", done=round(waited_s), unit="s"))
+            self._clock.sleep(LOOK_S)
+
+    def _one_of(self, found: list[Instance]) -> Instance | None:
+        """Of several machines of one name, which a create call that answered badly can make, all but one are ended."""
+        if not found:
+            return None
+        mine = self._file.current().instance_id
+        kept = next((one for one in found if one.id == mine), found[0])
+        extra = [one.id for one in found if one.id != kept.id]
+        if extra:
+            _log(f"{len(found)} machines are called {kept.name}: ending {', '.join(extra)}")
+            self._provider.terminate(extra)
+        return kept
+
+    def _log_in(self, instance: Instance, say: Say) -> None:
+        """The first SSH, with the key that the create call put on the machine; its deadline must stand."""
+        record, began = self._file.current(), self._clock.monotonic()
+        key_file, _ = self._sky.key_pair()
+        assert instance.address is not None
+        shell = self._shell = Shell(RemoteHost(instance.address, USER, key_file, record.host_key))
+
+        def waiting() -> None:
+            waited_s = self._clock.monotonic() - began
+            say(PhaseProgress(name="waiting for the login", done=round(waited_s), unit="s"))
+
+        wait_until_reachable(shell, limit_s=LOGIN_WITHIN_S, say=waiting)
+        said = shell.run(f"cat {PUBLISHED}; date +%s")
+        numbers = said.out.split()
+        if len(numbers) != 2 or int(numbers[0]) - int(numbers[1]) > record.on_host_s + SLACK_S:
+            raise Unreachable("The machine has no deadline of its own", why=said.err.strip() or said.out.strip())
+        self._run = RemoteRun(
+            self._home, self._write, self._job, self._choice, self._clock, shell=shell, record=self._file,
+            provider=self._provider, sky=self._sky, ready=self._sky_is_ready,
+        )  # fmt: skip
+        self._run.begin()
+
+    def _sky_is_ready(self) -> None:
+        """Waits for the server that was started beside the boot; raises what went wrong with it."""
+        if self._starting is not None:
+            self._starting.result()
+
+    # ---- while it is there ----
+
+    def _running(self) -> RemoteRun:
+        """A driver that takes over in the middle logs in first."""
+        if self._run is None:
+            self.create(lambda _: None)
+        assert self._run is not None
+        return self._run
+
+    def sync(self, say: Say) -> None:
+        self._running().sync(say)
+
+    def submit(self, command: Command) -> None:
+        self._running().submit(command)
+
+    def poll(self, timeout_s: float) -> int | None:
+        return self._running().poll(timeout_s)
+
+    def stop(self, grace_s: float) -> None:
+        self._running().stop(grace_s)
+
+    def collect(self) -> None:
+        record = self._file.read()
+        if record is not None and record.create_called_at is not None and not record.create_refused:
+            self._running().collect()
+
+    def time_left_s(self) -> float | None:
+        record = self._file.read()
+        if record is None or record.create_called_at is None:
+            return None
+        return (self._ends_at(record, record.on_host_s - record.reserve_s) - self._clock.now()).total_seconds()
+
+    def held_until(self) -> datetime | None:
+        record = self._file.read()
+        if record is None or record.create_called_at is None or record.gone_at is not None:
+            return None
+        return self._ends_at(record, record.on_host_s)
+
+    def _ends_at(self, record: MachineRecord, after_s: float) -> datetime:
+        assert record.create_called_at is not None
+        return record.create_called_at + timedelta(seconds=after_s)
+
+    # ---- the end ----
+
+    def billed(self) -> tuple[datetime, datetime] | None:
+        """Nothing was charged where no machine was ever seen active."""
+        record, now = self._file.read(), self._clock.now()
+        if record is None or record.active_at is None:
+            at = (record.create_called_at if record else None) or now
+            return at, at
+        return record.active_at, record.gone_at or now
+
+    def destroy(self) -> None:
+        """Ends what has the attempt's name, and looks until the list agrees."""
+        record = self._file.read()
+        if record is None or record.create_called_at is None or record.create_refused or record.gone_at:
+            return
+        began, seen, problem = self._clock.monotonic(), False, ""
+        while True:
+            try:
+                found = self._provider.named(record.instance_name)
+                seen = seen or bool(found) or record.active_at is not None
+                age_s = (self._clock.now() - record.create_called_at).total_seconds()
+                # A list may lag behind a create: what was never seen may still come.
+                if not found and (seen or age_s > LISTED_WITHIN_S):
+                    break
+                ids = {one.id for one in found} | ({record.instance_id} if record.instance_id else set())
+                self._provider.terminate(sorted(ids))
+                problem = f"{len(found)} still listed"
+            except LaunchError as error:
+                problem = str(error)
+            if self._clock.monotonic() - began > END_WITHIN_S:
+                raise LaunchError(
+                    f"The machine {record.instance_name} could not be seen to end.",
+                    why=problem,
+                    costing=f"It may go on costing ${record.price_per_hour:.2f} an hour.",
+                    next_step=f"launch status {self._job.id} tries again; by hand: {self._provider.console()}",
+                )
+            self._clock.sleep(LOOK_S)
+        self._file.change(gone_at=self._clock.now())
+        try:
+            self._sky.forget(record.cluster)
+        except LaunchError as error:  # a record of SkyPilot's ends nothing and costs nothing
+            _log(str(error))
+        self.leave()
+
+    def leave(self) -> None:
+        """The machine goes on, to its own deadline at the latest; a later driver takes it over."""
+        if self._shell is not None:
+            self._shell.close()
+        self._pool.shutdown(wait=True)
+        self._sky.close()
+
+
+def _log(line: str) -> None:
+    print(line, flush=True)
