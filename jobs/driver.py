@@ -13,6 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import traceback
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
@@ -61,14 +62,29 @@ def spawn(home: Home, job_id: str) -> int:
 
 
 def reconcile(home: Home, store: Store) -> list[Job]:
-    """Puts `driver_lost` beside jobs of this host that are not done and have no driver. Returns these jobs.
+    """Looks for jobs of this host that are not done and have no driver. Returns these jobs.
 
-    Cheap enough for every `launch status`: one query, and one lock tried for each unfinished job.
+    One on a rented machine gets a driver, which takes it over where it stands; one on this machine waits for
+    `launch resume`, and `driver_lost` says so. Cheap enough for every `launch status`: one query, and one lock tried
+    for each unfinished job.
     """
     lost = [job_id for job_id in store.unfinished() if not alive(home, job_id)]
     for job_id in lost:
-        store.set_attention(job_id, Attention(code="driver_lost", command=f"launch resume {job_id}"))
+        job = store.job(job_id)
+        attention = Attention(code="driver_lost", costing=job.rented, command=f"launch resume {job_id}")
+        if job.rented and (job.attempts or _age_s(job) > _START_LIMIT_S):
+            try:
+                spawn(home, job_id)
+            except LaunchError as error:
+                if not alive(home, job_id):  # somebody else looked at the same moment
+                    store.set_attention(job_id, attention.model_copy(update={"message": error.why}))
+        elif not job.rented:
+            store.set_attention(job_id, attention)
     return [store.job(job_id) for job_id in lost]
+
+
+def _age_s(job: Job) -> float:
+    return (datetime.now(UTC) - job.created_at).total_seconds()
 
 
 def _not_started(home: Home, job_id: str, why: str) -> LaunchError:
@@ -124,6 +140,9 @@ def drive(home: Home, job_id: str, ready: int | None = None) -> int:
         except StoreFailed as error:
             with contextlib.suppress(OSError):  # the log may lie on the same full disk
                 print(f"{error.what}\n{error.why}\nThe trainer was ended; launch resume {job_id} goes on.", flush=True)
+            return 1
+        except LaunchError as error:
+            print(error, flush=True)
             return 1
     return 0
 

@@ -157,6 +157,12 @@ class Job(Frozen):
         return self.spec.id
 
     @property
+    def rented(self) -> bool:
+        """Whether it runs on a machine that costs money: a driver that was lost is started again by whoever looks."""
+        choice = self.spec.plan.choice
+        return choice is not None and choice.offer.cloud != "local"
+
+    @property
     def last_attempt(self) -> int:
         """Its number; 0 where none was opened yet."""
         return max((attempt.number for attempt in self.attempts), default=0)

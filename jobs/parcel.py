@@ -108,7 +108,7 @@ def _folder(
 
 
 def _earlier(work: Path) -> dict[str, Item]:
-    """What an earlier attempt has brought home and this one goes on from; the trainer writes into it, so it is copied."""
+    """What an earlier attempt brought home and this one goes on from; copied, since the trainer writes into it."""
     checkpoint = newest_checkpoint(work)
     if checkpoint is None:
         return {}

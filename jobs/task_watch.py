@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from jobs.backends import Backend
 from jobs.clock import Clock
-from jobs.job import Attention, PhaseProgress
+from jobs.job import Attention, PhaseProgress, Progress
 from jobs.lease import DriverWrites
 from jobs.tail import MetricsTail
 
@@ -15,6 +16,10 @@ PROGRESS_EVERY_S = 2.0
 GRACE_S = 60.0
 GRACE_NOW_S = 5.0
 """After `launch cancel --now`: nothing of the run is kept, so that it need not save."""
+
+OVERTIME_S = 60.0
+"""By which a command may be late for the budget's line before the driver ends it."""
+MEASURED_STEPS = 10
 
 
 def cancel_mode(write: DriverWrites) -> str | None:
@@ -49,6 +54,10 @@ class TaskWatch:
                 noticed = len(self.tail.notices)
             if status is not None:
                 return status
+            left_s = self.backend.time_left_s()
+            if left_s is not None and left_s < -OVERTIME_S:  # the trainer's own limit has not ended it
+                self.backend.stop(GRACE_S)
+                continue
             mode = cancel_mode(self.write)
             if mode is not None:
                 self.backend.stop(GRACE_NOW_S if mode == "now" else GRACE_S)
@@ -58,6 +67,27 @@ class TaskWatch:
         assert progress is not None
         self.write.progress(progress)
         self.write.phase(PhaseProgress(name="training", done=progress.step, total=progress.max_steps, unit="steps"))
+        self._compare_with_budget(progress)
+
+    def _compare_with_budget(self, progress: Progress) -> None:
+        """After ten steps: whether the whole job is still done in the time that the money buys, or what will be."""
+        left_s = self.backend.time_left_s()
+        if left_s is None or progress.step < MEASURED_STEPS or progress.eta_s is None:
+            return
+        steps_left = progress.max_steps - progress.step
+        if progress.eta_s <= left_s or not steps_left:
+            self.write.clear_attention("budget_short")
+            return
+        reached = progress.step + int(steps_left * max(0.0, left_s) / progress.eta_s)
+        self.write.set_attention(
+            Attention(
+                code="budget_short",
+                until=progress.as_of + timedelta(seconds=left_s),
+                costing=True,
+                command=f"launch status {self.job_id}",
+                message=f"about {reached:,} of {progress.max_steps:,} steps are reached when the budget ends it",
+            )
+        )
 
     def _notice(self, tail: MetricsTail, since: int) -> None:
         for notice in tail.notices[since:]:

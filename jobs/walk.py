@@ -70,6 +70,7 @@ class Walk:
             self._walk(attempt or self._open(choice))
             if self.refused is None:
                 break
+            choices = [other for other in choices if _place(other) != _place(choice)]
             tried.append(f"  {choice.offer.instance_type} in {choice.offer.region}: {self.refused}")
             if not choices or self._cancel():
                 break
@@ -111,8 +112,7 @@ class Walk:
         fitting = [one for one in plan.offers if one.fits and one.offer.cloud == cloud and one != plan.choice]
         ranked = [plan.choice, *(fitting if cloud != "local" else ())]
         if attempt is not None:
-            place = (attempt.instance_type, attempt.region)
-            mine = [one for one in ranked if (one.offer.instance_type, one.offer.region) == place]
+            mine = [one for one in ranked if _place(one) == (attempt.instance_type, attempt.region)]
             ranked = [*mine[:1], *(one for one in ranked if one not in mine)]
         return ranked
 
@@ -307,6 +307,11 @@ STEPS: dict[State, Step] = {
     State.EVALUATING: Walk.evaluate,
     State.PULLING: Walk.pull,
 }
+
+
+def _place(choice: PricedOffer) -> tuple[str, str | None]:
+    """What one create call asks for: an exact type in one region."""
+    return choice.offer.instance_type, choice.offer.region
 
 
 def _log(line: str) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from artifacts.errors import NothingFits
+import importlib.metadata
+from collections.abc import Mapping
+
+from artifacts.errors import CredentialProblem, NothingFits, UsageProblem
+from jobs.offer import Plan
 from jobs.price import BACKENDS
 from launcher.catalogue import fetch
+from launcher.console import duration, money
 from launcher.settings import Settings
 
 
@@ -33,3 +38,50 @@ def no_budget_line(settings: Settings, needed_usd: float | None, *, priced: bool
     if needed_usd is None:
         return said + "What it would cost there is not known."
     return said + f"There the whole job is expected to cost ${needed_usd:,.2f}."
+
+
+def before_renting(plan: Plan, settings: Settings) -> list[str]:
+    """What must be said before a machine is rented: what it can cost, how long results wait, what will lie on it."""
+    choice = plan.choice
+    if choice is None or not choice.offer.price_per_hour:
+        return []
+    deadline_h = choice.hours_affordable or 0.0
+    until = f"{duration(deadline_h * 3600)} after it starts"
+    if settings.hold is not None:
+        until = f"{settings.hold:g} min after the training, {until} at the latest"
+    return [
+        f"It is expected to cost {money(choice.cost_expected)}, and costs {money(choice.cost_worst)} at most: the machine ends itself.",
+        f"If this computer goes away, the results wait on the machine until {until}, then it ends.",
+        "On it will lie: your model and pairs, and your Lambda API key (a copy for root, with which it ends itself,",
+        "and SkyPilot's, which its user can read; neither is in the trainer's container).",
+    ]
+
+
+def check_can_rent(plan: Plan, environ: Mapping[str, str]) -> None:
+    """What is missing here to rent the chosen machine is said before anybody is asked.
+
+    Raises:
+        CredentialProblem: no key, or one that cannot be used.
+        UsageProblem: the program is installed without what rents.
+    """
+    choice = plan.choice
+    if choice is None or choice.offer.cloud == "local":
+        return
+    from jobs.lambda_key import lambda_key, new_key
+
+    if lambda_key(environ) is None:
+        raise CredentialProblem("There is no key of Lambda here, so nothing can be rented.", next_step=new_key())
+    missing = [name for name in ("skypilot", "fabric") if not _has(name)]
+    if missing:
+        raise UsageProblem(
+            f"Renting needs {' and '.join(missing)}, which this installation lacks.",
+            next_step="pipx install '.[cloud]' (or: pip install 'dpo-launch[cloud]')",
+        )
+
+
+def _has(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

@@ -84,6 +84,8 @@ def record(request: Request, plan: Plan, stage_a: ModelRef, home: Home, store: S
         budget_usd=settings.budget,
         train_python=settings.train_python,
         pip_args=settings.pip_args,
+        hold_minutes=settings.hold,
+        container=settings.container,
     )
     try:
         results.mkdir(parents=True)

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 
-from artifacts.errors import LaunchError
+from artifacts.errors import LaunchError, NothingFits
 from jobs import driver
 from jobs.evaluation import missing_evaluation
 from jobs.home import Home
@@ -41,6 +41,13 @@ def watch_to_exit_code(home: Home, store: Store, job_id: str, *, detach: bool = 
     if detach:
         return 0
     _say_end(job, costs_by_job(store).get(job.id, 0.0), home)
+    if job.outcome is None and job.rented:
+        raise LaunchError(
+            f"The driver of {job_id} ended before the job did.",
+            why=last_lines(home.logs(job_id) / "driver.log"),
+            costing="Its machine may be costing money, at most until the budget's deadline.",
+            next_step=f"launch status {job_id}: it starts a driver that takes over",
+        )
     if job.outcome is None:
         log = home.logs(job_id) / "driver.log"
         full = free_disk_gib(home.root) < FULL_GIB  # then the log could not be written either
@@ -50,6 +57,8 @@ def watch_to_exit_code(home: Home, store: Store, job_id: str, *, detach: bool = 
             costing="Nothing is costing money.",
             next_step=f"launch resume {job_id}",
         )
+    if job.outcome is Outcome.FAILED and job.attempts and all(one.instance_id is None for one in job.attempts):
+        return NothingFits.exit_code if job.rented else EXIT_CODE[job.outcome]
     return EXIT_CODE[job.outcome]
 
 
@@ -135,9 +144,17 @@ def progress_line(job: Job) -> str:
         if progress.eta_s is not None:
             parts.append(f"{duration(progress.eta_s)} left")
         return f"{words}: {', '.join(parts)}"
+    if job.phase and job.phase.unit == "bytes" and job.phase.total:
+        return f"{words}: {job.phase.name}, {_size(job.phase.done)} of {_size(job.phase.total)}"
     if job.phase and job.phase.total:
         return f"{words}: {job.phase.done:,.0f} of {job.phase.total:,.0f} {job.phase.unit}"
+    if job.phase and job.phase.unit == "s":
+        return f"{words}: {job.phase.name}, {duration(job.phase.done)}"
     return words
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _say_end(job: Job, cost_usd: float, home: Home) -> None:
@@ -155,7 +172,7 @@ def _say_end(job: Job, cost_usd: float, home: Home) -> None:
         if problem:
             say(problem)
     for item in job.attention:
-        say(f"attention: {item.code}: {item.command}")
+        say(f"attention: {item.code}: {item.message or item.command}")
     say(f"Results: {job.spec.results}")
     if job.outcome in (Outcome.SUCCEEDED, Outcome.BUDGET_STOPPED):
         say(f"Report: {job.spec.results / 'report.html'}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 
-from artifacts.errors import HostKeyChanged, LaunchError, Unreachable
+from artifacts.errors import HostKeyChanged, LaunchError, MachineGone, Unreachable
 from artifacts.host import RemoteHost, make_host_key
 from artifacts.shell import Shell, wait_until_reachable
 from jobs.allowance import allowance, left_usd
@@ -157,6 +157,11 @@ class RentedMachine:
         while True:
             found = self._one_of(self._provider.named(self._file.current().instance_name))
             waited_s = self._clock.monotonic() - began
+            if found is None and self._file.current().active_at is not None:
+                raise MachineGone(
+                    f"The machine {self._file.current().instance_name} is gone, and nobody here has ended it",
+                    next_step=f"launch resume {self._job.id}",
+                )
             if found is None and waited_s > LISTED_WITHIN_S:
                 self.destroy()
                 raise OfferFailed("the create call made no machine that is listed")

@@ -33,7 +33,12 @@ def dpo_command(yes: bool, detach: bool, dry_run: bool, force: bool, as_json: bo
     from launcher import plan_view
     from launcher.console import ask, print_document, say
     from launcher.data_check import check_data, check_test_data
-    from launcher.money_words import no_budget_line, refuse_what_cannot_be_rented
+    from launcher.money_words import (
+        before_renting,
+        check_can_rent,
+        no_budget_line,
+        refuse_what_cannot_be_rented,
+    )
     from launcher.prepare import environment_for, prepare
     from launcher.rates import known_rates
     from launcher.record import check_folders, record
@@ -79,6 +84,9 @@ def dpo_command(yes: bool, detach: bool, dry_run: bool, force: bool, as_json: bo
         if as_json:
             print_document(plan_document(plan))
         return 0
+    check_can_rent(plan, os.environ)
+    for said in before_renting(plan, settings):
+        say(said)
     if not yes and not ask("Start it?"):
         raise Declined("Not started. Nothing was recorded, and nothing costs anything.")
 

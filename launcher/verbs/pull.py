@@ -18,13 +18,17 @@ def pull_command(job: str) -> int:
     from jobs.pull import pull
     from jobs.store import Store
     from launcher.console import say
-    from launcher.watch import wait_for_end
+    from launcher.watch import wait_for_end, watch_only
 
     home = Home.from_environment(os.environ)
     store = Store.open(home)
     found = store.job(job)
     if found.state is State.DONE:
         wait_for_end(home, found.id)
+    if found.rented and found.state is not State.DONE:
+        driver.reconcile(home, store)
+        say(f"{found.id} is not at its end; its results come home then.")
+        return watch_only(home, store, [store.job(found.id)])
     if driver.alive(home, found.id):
         raise UsageProblem(
             f"{found.id} is still running; its results come home when it ends.",
