@@ -50,7 +50,7 @@ def before_renting(plan: Plan, settings: Settings) -> list[str]:
     if settings.hold is not None:
         until = f"{settings.hold:g} min after the training, {until} at the latest"
     return [
-        f"It is expected to cost {money(choice.cost_expected)}, and costs {money(choice.cost_worst)} at most: the machine ends itself.",
+        f"Expected to cost {money(choice.cost_expected)}; {money(choice.cost_worst)} at most: the machine ends itself.",
         f"If this computer goes away, the results wait on the machine until {until}, then it ends.",
         "On it will lie: your model and pairs, and your Lambda API key (a copy for root, with which it ends itself,",
         "and SkyPilot's, which its user can read; neither is in the trainer's container).",

@@ -98,7 +98,7 @@ def make() -> Path:
         if root.is_dir():
             return root
         for stale in folder.glob("rootfs-*"):
-            shutil.rmtree(stale)
+            _remove(stale)
         part = folder / f"rootfs-part-{recipe()}"
         _debootstrap(part, folder)
         _set_up(part, folder)
@@ -106,11 +106,19 @@ def make() -> Path:
     return root
 
 
+def _remove(folder: Path) -> None:
+    """With what a making that was killed may have left mounted in it: nothing is removed through a mount."""
+    places = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for place in sorted((each for each in places if each.startswith(f"{folder}/")), reverse=True):
+        _run(["umount", place])
+    shutil.rmtree(folder)
+
+
 def _debootstrap(part: Path, folder: Path) -> None:
     debs = folder / "debs"
     debs.mkdir(exist_ok=True)
     if part.exists():
-        shutil.rmtree(part)  # of a making that was killed
+        _remove(part)  # of a making that was killed
     # dpkg syncs each file otherwise; what is half made is thrown away anyhow.
     (part / "etc/dpkg/dpkg.cfg.d").mkdir(parents=True)
     (part / "etc/dpkg/dpkg.cfg.d/unsafe-io").write_text("force-unsafe-io\n")
