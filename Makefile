@@ -39,10 +39,6 @@ CLOUD_TESTS := tests/acceptance/lambda_cloud
 CLOUD_PROGRAMS := debootstrap:debootstrap ip:iproute2 sshd:openssh-server ssh:openssh-client rsync:rsync podman:podman \
 	runc:runc
 
-.venv/installed-cloud: .venv/installed-dev
-	$(VENV)/pip install --quiet --disable-pip-version-check -e '.[dev,cloud]'
-	touch $@
-
 test-cloud: WHICH := -m 'not full'
 test-cloud-all: WHICH :=
 test-cloud test-cloud-all:
@@ -50,7 +46,7 @@ test-cloud test-cloud-all:
 	  $(MAKE) --no-print-directory run-test-cloud WHICH="$(WHICH)"; fi
 
 .PHONY: run-test-cloud
-run-test-cloud: .venv/installed-cloud .venv-train/tests
+run-test-cloud: .venv/installed-dev .venv-train/tests
 	@set --; for each in $(CLOUD_PROGRAMS); do command -v $${each%%:*} >/dev/null || set -- "$$@" $${each#*:}; done; \
 	  [ $$# = 0 ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$$@"; }
 	$(VENV)/python -m $(subst /,.,$(CLOUD_TESTS)).rootfs

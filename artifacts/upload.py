@@ -7,6 +7,7 @@ hard links (or copies, where the trainer writes) of blobs. So nothing that is th
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -159,14 +160,14 @@ def _rsync(
     for sha256, source in group.items():
         (links / sha256).symlink_to(source.absolute())
     argv = ["rsync", "--recursive", "--copy-links", "--append-verify", "--no-inc-recursive", "--info=progress2",
-            "--outbuf=N", "--timeout=60", *(["--compress"] if compress else ["--whole-file"]),
+            "--outbuf=N", "--timeout=60", *(["--compress"] if compress else []),
             "-e", shlex.join(ssh_command(shell, staging / "known_hosts")),
             f"{links}/", f"{shell.host.user}@{shell.host.address}:{root}/incoming/"]  # fmt: skip
     problems = staging / "rsync.err"
     with problems.open("wb") as err, subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=err) as child:
         assert child.stdout is not None
         try:
-            while chunk := child.stdout.read1(4096):  # pyright: ignore[reportAttributeAccessIssue]
+            while chunk := os.read(child.stdout.fileno(), 4096):
                 seen = _PROGRESS.findall(chunk.replace(b"\r", b"\n"))
                 if seen:
                     say(int(re.sub(rb"\D", b"", seen[-1])))
@@ -209,9 +210,8 @@ set -e
 cd {shlex.quote(root)}/jobs/{shlex.quote(job)}
 while IFS=$'\\t' read -r how each name; do
   mkdir -p "$(dirname "./$name")"
-  rm -f ".placing"
-  if [ "$how" = copy ]; then cp "../../blobs/$each" .placing; else ln "../../blobs/$each" .placing; fi
-  mv -f .placing "./$name"
+  rm -f "./$name"
+  if [ "$how" = copy ]; then cp "../../blobs/$each" "./$name"; else ln "../../blobs/$each" "./$name"; fi
 done
 echo synced > .{MARKER}
 mv -f .{MARKER} {MARKER}

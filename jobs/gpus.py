@@ -11,9 +11,9 @@ from typing import Literal
 
 from jobs.offer import Rate
 
-OLDEST = (7, 5)
-"""The oldest compute capability (Turing) for which the trainer has pins (`train/locks/cuda.txt`): torch's wheels for
-CUDA 12.8 and later have no kernels for Volta, and those for CUDA 12.6, which have, have none for Blackwell."""
+OLDEST = (7, 0)
+"""The oldest compute capability (Volta) that the trainer has pins for. One set is not enough: torch's wheels for CUDA
+12.8 and later have no kernels for Volta, and those for CUDA 12.6, which have, have none for Blackwell: jobs/pins."""
 
 EFFICIENCY = 0.35
 """Of the peak, what a LoRA step of an 8B model is assumed to reach, until a run on that GPU says better."""

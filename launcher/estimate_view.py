@@ -10,7 +10,7 @@ from launcher import data_view
 from train.estimate_document import Estimate, Need
 
 WIDTH = 80
-CARDS = {12: "an RTX 5070", 16: "a T4", 24: "an A10", 40: "an A100", 80: "an H100"}
+CARDS = {12: "an RTX 5070", 16: "a V100", 24: "an A10", 40: "an A100", 80: "an H100"}
 """Sizes in which GPUs are sold, in GB, with a GPU of that size."""
 
 

@@ -227,7 +227,14 @@ class _Tally:
         self.prompt_tokens += prompt
         self.shared_tokens += prompt + chosen + rejected
         if pair.row is not None:
-            self.rows.append(Row(**{name: self._shared(ids) for name, ids in pair.row.items()}))
+            row = pair.row
+            self.rows.append(
+                Row(
+                    prompt_ids=self._shared(row["prompt_ids"]),
+                    chosen_ids=self._shared(row["chosen_ids"]),
+                    rejected_ids=self._shared(row["rejected_ids"]),
+                )
+            )
 
     def _count(self, prompt: int, chosen: int, rejected: int) -> None:
         longer = max(chosen, rejected)

@@ -284,7 +284,9 @@ class RentedMachine:
                 # A list may lag behind a create: what was never seen may still come.
                 if not found and (seen or age_s > LISTED_WITHIN_S):
                     break
-                ids = {one.id for one in found} | ({record.instance_id} if record.instance_id else set())
+                ids = {one.id for one in found}
+                if record.instance_id:
+                    ids.add(record.instance_id)
                 self._provider.terminate(sorted(ids))
                 problem = f"{len(found)} still listed"
             except LaunchError as error:

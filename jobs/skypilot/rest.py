@@ -7,7 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from http.client import HTTPException
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from urllib.parse import urlencode
 
 from jobs.skypilot.problems import RequestLost, SkyPilotFailed
@@ -87,7 +87,7 @@ class Rest:
         if status == 200:
             return json.loads(answer.get("return_value") or "null")
         detail: Any = answer.get("detail")
-        error: dict[str, Any] = json.loads(detail["error"]) if isinstance(detail, dict) else {}
+        error: dict[str, Any] = json.loads(cast("dict[str, str]", detail)["error"]) if isinstance(detail, dict) else {}
         kind, message = str(error.get("type") or status), str(error.get("message") or _text(body))
         if kind in ("RequestInterruptedError", "RequestCancelled"):
             raise RequestLost("SkyPilot's server ended in the middle of a request", why=message)

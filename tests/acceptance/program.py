@@ -83,6 +83,7 @@ def copy_small(demo: Path, folder: Path) -> None:
         file.write_text("".join(file.read_text().splitlines(keepends=True)[:count]))
     edit_requirement(folder, ("workload", "data", "train_examples"), PAIRS)
     edit_requirement(folder, ("workload", "data", "val_examples"), VALIDATION)
+    edit_requirement(folder, ("workload", "training", "steps"), None)
 
 
 def without_test_data(project: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from jobs import gpus
-from jobs.trainer_copy import lock_file
 
 
 @pytest.mark.parametrize(
@@ -58,10 +57,3 @@ def test_p3_is_retired_and_what_replaces_it_is_said() -> None:
     assert a100 is not None
     assert gpus.retired_with(v100) == gpus.retired("p3.2xlarge")
     assert gpus.retired_with(a100) is None
-
-
-def test_the_oldest_gpu_is_one_that_the_pinned_torch_has_kernels_for() -> None:
-    """CUDA builds of torch from 2.11 on, where pip takes the default one, begin at Turing."""
-    (torch,) = [line for line in lock_file("cuda").read_text().splitlines() if line.startswith("torch==")]
-    assert tuple(map(int, torch.removeprefix("torch==").split(".")[:2])) >= (2, 11)
-    assert gpus.OLDEST == (7, 5)

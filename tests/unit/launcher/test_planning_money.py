@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs import gpus
 from jobs.clouds import CLOUDS
 from jobs.offer import Offer, Plan, PricedOffer, Rate
 from launcher.planning import plan
@@ -133,7 +134,10 @@ def test_16_bits_run_on_a_gpu_without_bf16_and_bf16_does_not() -> None:
     assert {gap.code for gap in found.offers[0].why_not} >= {"precision"}
 
 
-def test_a_v100_is_older_than_what_the_trainers_environment_has_kernels_for() -> None:
+def test_a_gpu_older_than_what_the_trainers_environments_have_kernels_for_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gpus, "OLDEST", (7, 5))  # the table has no GPU older than Volta
     v100 = A100.model_copy(update={"gpu": "V100", "vram_gib": 16.0, "cloud": "aws", "instance_type": "p3.2xlarge"})
     found = plan(CASE, [v100], [], budget_usd=50, backends=BACKENDS)
     assert found.chosen is None
