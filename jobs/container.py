@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import os
 from collections.abc import Iterable
@@ -11,8 +12,12 @@ from pathlib import Path
 
 from artifacts.errors import UsageProblem
 from jobs.backends import Task
-from jobs.engine import has_image
+from jobs.engine import find_engine, has_image
+from jobs.environment import Environment, lock_name
+from jobs.home import Home
 from jobs.image import PYTHON, default_tag
+from jobs.pins import CPU, pins_for
+from jobs.trainer_copy import trainer_copy
 from train.config import EvalConfig, RunConfig
 
 # Of the caller's variables, what the trainer and its libraries read. Values go by name, so that none is in an argv.
@@ -65,6 +70,34 @@ def require_image(engine: str, platform: str, image: str | None = None) -> str:
         why="the trainer's packages are in no image of this machine",
         next_step=f"{engine} pull {tag}" if image else f"launch image build --platform-lock {platform}",
     )
+
+
+@dataclass(frozen=True)
+class TrainerImage:
+    """An image on this machine with the pins for its device."""
+
+    engine: str
+    tag: str
+    platform: str
+
+    def environment(self, home: Home) -> Environment:
+        """As it is inside the container."""
+        return Environment(Path(PYTHON), trainer_copy(home), lock_name(self.platform))
+
+    def wrap(self, task: Task, config: RunConfig | EvalConfig, home: Home, job_id: str) -> Task:
+        mounts = mounts_of(config, trainer=trainer_copy(home))
+        name = f"launch-{job_id}-{hashlib.sha256(str(home.root).encode()).hexdigest()[:8]}"
+        return wrap(task, mounts, self.tag, self.engine, name=name, gpu=self.platform != CPU.platform)
+
+
+def find_image(device: str, gpu: str | None) -> TrainerImage:
+    """The image that trains on this machine: on its GPU of that name where `device` is cuda, else on its CPU.
+
+    Raises UsageProblem: there is no engine, or no such image yet.
+    """
+    engine = find_engine()
+    platform = pins_for(gpu or "a GPU" if device == "cuda" else None).platform
+    return TrainerImage(engine, require_image(engine, platform), platform)
 
 
 def wrap(task: Task, mounts: Iterable[Mount], image: str, engine: str, *, name: str, gpu: bool = False) -> Task:

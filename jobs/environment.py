@@ -74,9 +74,14 @@ def platform_of(device: str) -> str:
 
 
 def folder_of(home: Home, platform: str) -> tuple[Path, str]:
-    """Where the environment of `platform` is, and its lock as results name it (file name and SHA-256)."""
-    digest = hashlib.sha256(lock_file(platform).read_bytes()).hexdigest()
-    return home.environments / f"{platform}-{digest[:12]}", f"{platform}.txt sha256:{digest}"
+    """Where the environment of `platform` is, and its lock as results name it."""
+    name = lock_name(platform)
+    return home.environments / f"{platform}-{name.partition(':')[2][:12]}", name
+
+
+def lock_name(platform: str) -> str:
+    """A lock as results name it: file name and SHA-256."""
+    return f"{platform}.txt sha256:{hashlib.sha256(lock_file(platform).read_bytes()).hexdigest()}"
 
 
 def ready(home: Home, *, device: str, python: Path | None = None) -> bool:

@@ -57,15 +57,21 @@ def before_renting(plan: Plan, settings: Settings) -> list[str]:
     ]
 
 
-def check_can_rent(plan: Plan, environ: Mapping[str, str]) -> None:
-    """What is missing here to rent the chosen machine is said before anybody is asked.
+def check_can_start(plan: Plan, settings: Settings, environ: Mapping[str, str]) -> None:
+    """What is missing here to rent the chosen machine, or for the trainer's image, is said before anybody is asked.
 
     Raises:
         CredentialProblem: no key, or one that cannot be used.
-        UsageProblem: the program is installed without what rents.
+        UsageProblem: the program is installed without what rents; no container engine, no image.
     """
     choice = plan.choice
-    if choice is None or choice.offer.cloud == "local":
+    if choice is None:
+        return
+    if choice.offer.cloud == "local":
+        if settings.container:
+            from jobs.container import find_image
+
+            find_image(choice.option.device, choice.offer.gpu)
         return
     from jobs.lambda_key import lambda_key, new_key
 

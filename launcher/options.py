@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from artifacts.errors import UsageProblem
-from launcher.settings import Settings
+from launcher.settings import ON_OFF, Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,7 +28,9 @@ def job_options(only: Mapping[str, str] | None = None) -> Callable[[F], F]:
                 continue
             word = f"--{name.replace('_', '-')}"
             if metavar == "":
-                option = click.option(word, name, is_flag=True, help=field.description)
+                option = click.option(word, name, is_flag=True, default=None, help=field.description)
+            elif metavar == ON_OFF:
+                option = click.option(f"{word}/--no-{word[2:]}", name, default=None, help=field.description)
             else:
                 option = click.option(word, name, metavar=metavar, help=field.description, type=str)
             command = option(command)

@@ -69,6 +69,10 @@ def _loss(value: object) -> tuple[str, ...]:
     return names
 
 
+ON_OFF = "on/off"
+"""The metavar of a flag that has an opposite: --container, --no-container."""
+
+
 def flag(metavar: str | None, help_: str, default: Any = None, **bounds: Any) -> Any:
     """A field that is also a flag; with `metavar` None it is a key of a file and a variable only."""
     return Field(default=default, description=help_, json_schema_extra={"metavar": metavar}, **bounds)
@@ -114,7 +118,9 @@ class Settings(BaseModel):
     hold: float | None = flag(
         "MINUTES", "How long results wait on a rented machine if this computer goes away.", gt=0, allow_inf_nan=False
     )
-    container: bool | None = flag(None, "Train in the trainer's image, or not (--container/--no-container).")
+    container: bool | None = flag(
+        ON_OFF, "In the trainer's image, or in none (default: rented machines in one, this one in none)."
+    )
     out: Path | None = flag("DIR", "Folder of the results (default: runs).")
     name: str | None = flag("TEXT", "A name for the job.", min_length=1, max_length=80)
     lora_r: int | None = flag(None, "Rank of a new adapter, for a model without one.", gt=0)
@@ -152,7 +158,7 @@ def load(
         {name: environ[key] for name in Settings.model_fields if environ.get(key := f"LAUNCH_{name.upper()}")},
         lambda name: f"LAUNCH_{name.upper()}",
     )
-    take({name: value for name, value in flags.items() if value is not None and value is not False}, _as_flag)
+    take({name: value for name, value in flags.items() if value is not None}, _as_flag)
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:

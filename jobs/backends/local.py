@@ -17,6 +17,7 @@ import psutil
 from artifacts.errors import LaunchError
 from jobs import environment
 from jobs.backends import Command, Machine, Say, Task
+from jobs.container import TrainerImage, find_image
 from jobs.environment import Environment, child_environ
 from jobs.evaluation import eval_config
 from jobs.home import Home
@@ -24,6 +25,7 @@ from jobs.inputs import check_inputs
 from jobs.job import JobSpec, PhaseProgress
 from jobs.lock import FileLock, is_held
 from jobs.work import write_document
+from train.config import EvalConfig, RunConfig
 
 LEFTOVER_GRACE_S = 75.0
 """A trainer whose driver was killed sees the end of its standard input, finishes its step and saves (at most 60 s)."""
@@ -44,6 +46,7 @@ class LocalBackend:
         self._environment: Environment | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._kill_argv: tuple[str, ...] = ()
+        self._image: TrainerImage | None = None
 
     def create(self, say: Say) -> Machine:
         """This machine, when no trainer of an earlier driver runs on it any more, with the trainer's environment."""
@@ -54,9 +57,13 @@ class LocalBackend:
 
         spec = self._spec
         device, python = spec.run.execution.device, spec.train_python
-        self._environment = environment.ensure(
-            self._home, device=device, python=python, pip_args=spec.pip_args, say=installing
-        )
+        if spec.container:
+            self._image = find_image(device, spec.plan.choice and spec.plan.choice.offer.gpu)
+            self._environment = self._image.environment(self._home)
+        else:
+            self._environment = environment.ensure(
+                self._home, device=device, python=python, pip_args=spec.pip_args, say=installing
+            )
         return Machine(socket.gethostname())
 
     def end_leftovers(self) -> None:
@@ -85,6 +92,7 @@ class LocalBackend:
     def submit(self, command: Command) -> None:
         assert self._environment is not None
         config, log_file = self._work / "run.json", self._logs / "trainer.log"
+        asked: RunConfig | EvalConfig = self._spec.run
         if command == "evaluate":
             config, log_file = self._work / "evalrun.json", self._logs / "evaluate.log"
             assert self._spec.test is not None
@@ -93,7 +101,10 @@ class LocalBackend:
             )
             write_document(config, asked.model_dump_json(by_alias=True, indent=2))
         argv = (str(self._environment.python), "-m", "train", command, "--config", str(config), "--stop-on-eof")
-        self._start(Task(argv, child_environ(self._environment), log_file))
+        task = Task(argv, child_environ(self._environment), log_file)
+        if self._image is not None:
+            task = self._image.wrap(task, asked, self._home, self._job_id)
+        self._start(task)
 
     def _start(self, task: Task) -> None:
         folder = self._home.job(self._job_id)

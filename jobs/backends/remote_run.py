@@ -56,6 +56,7 @@ class RemoteRun:
         self._home, self._write, self._job, self._choice, self._clock = home, write, job, choice, clock
         self._shell, self._file, self._provider, self._sky, self._ready = shell, record, provider, sky, ready
         self._spec, self._work, self._logs = job.spec, home.work(job.id), home.logs(job.id)
+        self._work.mkdir(parents=True, exist_ok=True)
         self._folder = str(folder_on_host(job.id))
         self._command: Command = "dpo"
         self._ended: int | None = None

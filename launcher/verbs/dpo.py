@@ -35,7 +35,7 @@ def dpo_command(yes: bool, detach: bool, dry_run: bool, force: bool, as_json: bo
     from launcher.data_check import check_data, check_test_data
     from launcher.money_words import (
         before_renting,
-        check_can_rent,
+        check_can_start,
         no_budget_line,
         refuse_what_cannot_be_rented,
     )
@@ -84,7 +84,7 @@ def dpo_command(yes: bool, detach: bool, dry_run: bool, force: bool, as_json: bo
         if as_json:
             print_document(plan_document(plan))
         return 0
-    check_can_rent(plan, os.environ)
+    check_can_start(plan, settings, os.environ)
     for said in before_renting(plan, settings):
         say(said)
     if not yes and not ask("Start it?"):

@@ -23,7 +23,7 @@ from tests.acceptance.lambda_cloud.provider import Order
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 UBUNTU = 1000
-TRAINER_AT = "/opt/launch-trainer"
+TRAINER_AT = "/opt/launch-trainer/site-packages"  # of that name, or dill takes its modules for a script's own
 FIRST_PROCESS_AT = "/opt/first_process.py"
 LONGEST_BOOT_S = 300.0
 

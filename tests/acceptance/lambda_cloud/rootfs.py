@@ -25,7 +25,7 @@ MIRROR = os.environ.get("LAUNCH_TEST_DEBIAN_MIRROR", "http://deb.debian.org/debi
 PACKAGES = (
     "openssh-server", "sudo", "python3", "python3-venv", "python3-pip", "python3-cffi-backend", "rsync", "curl",
     "ca-certificates", "procps", "psmisc", "lsof", "netcat-openbsd", "git", "fuse", "iproute2", "zstd", "less",
-    "libgomp1", "cloud-init",
+    "libgomp1", "cloud-init", "patch",
 )  # fmt: skip
 UV = "uv==0.13.9"
 # What `sky launch` 0.14.1 installs on a machine (sky/skylet/constants.py): found there, it downloads nothing.
@@ -56,7 +56,7 @@ echo 'ubuntu ALL=(ALL) NOPASSWD:ALL' > /etc/sudoers.d/90-ubuntu
 chmod 0440 /etc/sudoers.d/90-ubuntu
 rm -f /etc/ssh/ssh_host_*
 update-ca-certificates >/dev/null
-mkdir -p /home/ubuntu/.local/bin /home/ubuntu/.config/uv /opt/launch-trainer
+mkdir -p /home/ubuntu/.local/bin /home/ubuntu/.config/uv /opt/launch-trainer/site-packages
 install -m 0755 /mnt/uv-binary /home/ubuntu/.local/bin/uv
 export UV_CACHE_DIR=/mnt/uv UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never VIRTUAL_ENV=/home/ubuntu/skypilot-runtime
 uv=/home/ubuntu/.local/bin/uv
