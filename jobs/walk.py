@@ -11,7 +11,7 @@ import contextlib
 import signal
 from collections.abc import Callable
 
-from artifacts.errors import LaunchError, LeaseLost, MachineGone, StoreFailed
+from artifacts.errors import HostKeyChanged, LaunchError, LeaseLost, MachineGone, StoreFailed
 from jobs.backends import CancelledEarly, Command, OfferFailed
 from jobs.backends.choose import BackendOf, backend_of
 from jobs.clock import Clock, SystemClock
@@ -130,6 +130,7 @@ class Walk:
                 if self.verdict is not None:
                     write_verdict(folder, number, self.verdict)
                 self.write.move(number, following, self.clock.now())
+                _log(f"{self.clock.now():%H:%M:%S} {following}")
                 state = following
             self._give_back()
         except BaseException:
@@ -235,7 +236,7 @@ class Walk:
             try:
                 self.backend.collect()
                 break
-            except MachineGone as error:
+            except (MachineGone, HostKeyChanged) as error:  # nothing more is taken from it
                 _log(f"{error}; what had come home before is kept")
                 break
             except (LaunchError, OSError) as error:
