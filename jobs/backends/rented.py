@@ -283,6 +283,7 @@ class RentedMachine:
         if record is None or record.create_called_at is None or record.create_refused or record.gone_at:
             return
         began, seen, problem = self._clock.monotonic(), False, ""
+        by_us = False
         while True:
             try:
                 found = self._provider.named(record.instance_name)
@@ -294,6 +295,7 @@ class RentedMachine:
                 ids = {one.id for one in found}
                 if record.instance_id:
                     ids.add(record.instance_id)
+                by_us = True
                 self._provider.terminate(sorted(ids))
                 problem = f"{len(found)} still listed"
             except LaunchError as error:
@@ -306,7 +308,10 @@ class RentedMachine:
                     next_step=f"launch status {self._job.id} tries again; by hand: {self._provider.console()}",
                 )
             self._clock.sleep(LOOK_S)
-        self._file.change(gone_at=self._clock.now())
+        gone_at = self._clock.now()
+        if not by_us:  # nobody saw when; its own deadline was the last moment
+            gone_at = min(gone_at, self._ends_at(record, record.charged_s))
+        self._file.change(gone_at=gone_at)
         try:
             self._sky.forget(record.cluster)
         except LaunchError as error:  # a record of SkyPilot's ends nothing and costs nothing

@@ -27,7 +27,7 @@ from jobs.offer import PricedOffer
 from jobs.store import Store
 from jobs.walk import Walk
 from tests.acceptance.lambda_cloud.cloud import Cloud
-from tests.acceptance.lambda_cloud.renter import LINE, driver_log, record_of
+from tests.acceptance.lambda_cloud.renter import LINE, record_of
 from tests.acceptance.program import Program
 from tests.acceptance.waiting import until
 
@@ -97,8 +97,9 @@ class InTest:
     """One job, whose driver is a thread of the test."""
 
     def __init__(
-        self, program: Program, cloud: Cloud, *words: str, number: int = 1, clock: Clock | None = None
+        self, program: Program, cloud: Cloud, said_to: Path, *words: str, number: int = 1, clock: Clock | None = None
     ) -> None:
+        self._said_to = said_to
         self.program, self.cloud, self.job_id, self.clock = program, cloud, f"dpo-{number}", clock
         self.before_launch: Callable[[], None] = lambda: None
         self.home = Home(program.home / "state")
@@ -161,4 +162,5 @@ class InTest:
         self._lock.release()
 
     def log(self) -> str:
-        return driver_log(self.program, self.job_id)
+        """Of the drivers of this test, which all say it to one standard output."""
+        return self._said_to.read_text()

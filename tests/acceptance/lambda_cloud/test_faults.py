@@ -6,6 +6,7 @@ trainer are real. What needs SkyPilot is in test_kills.py and test_skypilot.py.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,17 +39,21 @@ def program(cloud: Cloud, tmp_path: Path, demo_project: Path, monkeypatch: pytes
 
 
 @pytest.fixture
-def rent(program: Program, cloud: Cloud) -> Iterator[Rent]:
+def rent(program: Program, cloud: Cloud, tmp_path: Path) -> Iterator[Rent]:
+    """Records a job of `program`, or of another `renter`, and is its driver."""
     made: list[InTest] = []
+    log = tmp_path / "drivers.log"
 
-    def one(*words: str, **options: object) -> InTest:
-        made.append(InTest(program, cloud, *words, number=len(made) + 1, **options))  # type: ignore[arg-type]
+    def one(*words: str, renter: Program = program, **options: object) -> InTest:
+        number = 1 + sum(each.program is renter for each in made)
+        made.append(InTest(renter, cloud, log, *words, number=number, **options))  # type: ignore[arg-type]
         return made[-1]
 
-    yield one
-    cloud.provider.reset()  # whatever a driver waits for ends with its machine
-    for each in made:
-        each.close()
+    with log.open("w", buffering=1) as out, contextlib.redirect_stdout(out):
+        yield one
+        cloud.provider.reset()  # whatever a driver waits for ends with its machine
+        for each in made:
+            each.close()
 
 
 def succeeded(job: InTest, *, machines: int = 1) -> None:
@@ -352,19 +357,15 @@ def test_two_stores_on_one_account_do_not_touch_each_others_machines(
     (tmp_path / "other").mkdir()
     other = make_renter(cloud, tmp_path / "other", demo_project)
     without_test_data(other.folder)
-    job, neighbour = rent("--max-steps", "150"), InTest(other, cloud, "--max-steps", "20")
-    try:
-        ends = [job.start(), neighbour.start()]
-        job.until_step(1)
-        mine, theirs = record_of(job.program), record_of(other)
-        assert mine is not None
-        assert theirs is not None
-        assert mine.instance_name != theirs.instance_name
-        said = other.run("reap", "--yes")
-        assert mine.instance_name in said.stdout + said.stderr
-        assert len(cloud.provider.everything()) >= 1
-        assert [end.result(timeout=240) for end in ends] == [Outcome.SUCCEEDED] * 2
-    finally:
-        neighbour.close()
+    job, neighbour = rent("--max-steps", "150"), rent("--max-steps", "20", renter=other)
+    ends = [job.start(), neighbour.start()]
+    job.until_step(1)
+    mine, theirs = record_of(job.program), record_of(other)
+    assert mine is not None
+    assert theirs is not None
+    assert mine.instance_name != theirs.instance_name
+    said = other.run("reap", "--yes")
+    assert mine.instance_name in said.stdout + said.stderr
+    assert [end.result(timeout=240) for end in ends] == [Outcome.SUCCEEDED] * 2
     agrees_with_the_meter(job.program, cloud)
     agrees_with_the_meter(other, cloud)
