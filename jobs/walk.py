@@ -12,6 +12,7 @@ import signal
 from collections.abc import Callable
 
 from artifacts.errors import HostKeyChanged, LaunchError, LeaseLost, MachineGone, StoreFailed
+from jobs import unended
 from jobs.backends import CancelledEarly, Command, OfferFailed
 from jobs.backends.choose import BackendOf, backend_of
 from jobs.clock import Clock, SystemClock
@@ -145,8 +146,13 @@ class Walk:
         except LaunchError as error:
             _log(str(error))
             command = error.next_step or f"launch status {self.job.id}"
-            self.write.set_attention(Attention(code="teardown_unconfirmed", costing=True, command=command))
+            message = f"{error.what} {error.costing or ''}".strip()
+            self.write.set_attention(
+                Attention(code="teardown_unconfirmed", costing=True, command=command, message=message)
+            )
+            unended.note(self.home.root, self.job.id, f"{self.job.id}: {message} {command}")
             raise
+        unended.clear(self.home.root, self.job.id)
         for code in ("teardown_unconfirmed", "results_held", "unreachable", "budget_short"):
             self.write.clear_attention(code)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -114,6 +115,7 @@ class InTest:
         self.sky: BySsh | None = None
 
     def start(self) -> Future[Outcome]:
+        sys.stdout = self._said_to.open("a", buffering=1)  # pytest puts its own back, and would not keep this one
         return self._pool.submit(self._drive)
 
     def run(self) -> Outcome:

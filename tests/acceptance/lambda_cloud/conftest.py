@@ -32,11 +32,11 @@ def cloud(cloud_of_this_run: Cloud) -> Iterator[Cloud]:
 
 
 @pytest.fixture
-def renter(cloud: Cloud, tmp_path: Path, demo_project: Path) -> Iterator[Program]:
+def renter(cloud: Cloud, tmp_path: Path, demo_project: Path, warm_state: Path) -> Iterator[Program]:
     """Who rents through SkyPilot. Whatever a failed test leaves is ended."""
     if why := stock_sky.cannot_run():
         pytest.skip(why)
-    program = make_renter(cloud, tmp_path, demo_project)
+    program = make_renter(cloud, tmp_path, demo_project, warm_state)
     yield program
     cloud.provider.reset()
     end_all(tmp_path)

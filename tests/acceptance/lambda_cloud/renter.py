@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from jobs.backends.machine_record import MachineRecord
@@ -13,8 +14,10 @@ LINE = ("dpo", "--budget", "5", "--cloud", "lambda", "--yes", "--max-steps", "12
 LIMIT_S = 600.0
 
 
-def make_renter(cloud: Cloud, folder: Path, demo: Path) -> Program:
-    """With a state folder and a HOME of their own in `folder`."""
+def make_renter(cloud: Cloud, folder: Path, demo: Path, state: Path | None = None) -> Program:
+    """With a HOME and a state folder of their own in `folder`; the state is a copy of `state`, else a new one."""
+    if state is not None:
+        shutil.copytree(state, folder / "home/state")
     files.write(folder / "home/.sky/catalogs/v8/lambda/vms.csv", files.LAMBDA, files.lambda_rows())
     copy_small(demo, folder / "project")
     # A machine of this cloud has no GPU, whatever it is sold as.

@@ -6,7 +6,6 @@ trainer are real. What needs SkyPilot is in test_kills.py and test_skypilot.py.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,8 +28,10 @@ Rent = Callable[..., InTest]
 
 
 @pytest.fixture
-def program(cloud: Cloud, tmp_path: Path, demo_project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Program]:
-    made = make_renter(cloud, tmp_path, demo_project)
+def program(
+    cloud: Cloud, tmp_path: Path, demo_project: Path, warm_state: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Program]:
+    made = make_renter(cloud, tmp_path, demo_project, warm_state)
     without_test_data(made.folder)  # the name line's test has the evaluation
     for name, value in made.environ.items():
         monkeypatch.setenv(name, value)  # the driver is in this process
@@ -43,17 +44,17 @@ def rent(program: Program, cloud: Cloud, tmp_path: Path) -> Iterator[Rent]:
     """Records a job of `program`, or of another `renter`, and is its driver."""
     made: list[InTest] = []
     log = tmp_path / "drivers.log"
+    log.touch()
 
     def one(*words: str, renter: Program = program, **options: object) -> InTest:
         number = 1 + sum(each.program is renter for each in made)
         made.append(InTest(renter, cloud, log, *words, number=number, **options))  # type: ignore[arg-type]
         return made[-1]
 
-    with log.open("w", buffering=1) as out, contextlib.redirect_stdout(out):
-        yield one
-        cloud.provider.reset()  # whatever a driver waits for ends with its machine
-        for each in made:
-            each.close()
+    yield one
+    cloud.provider.reset()  # whatever a driver waits for ends with its machine
+    for each in made:
+        each.close()
 
 
 def succeeded(job: InTest, *, machines: int = 1) -> None:
@@ -265,6 +266,26 @@ def test_a_machine_whose_disk_is_full_is_said_to_be_so_and_ended(rent: Rent, clo
 # ---- the end ----
 
 
+def test_at_the_budgets_line_the_best_adapter_comes_home_and_it_is_exit_5(rent: Rent, cloud: Cloud) -> None:
+    """The trainer reads the deadline that the guard has published; here it is brought nearer."""
+    job = rent("--max-steps", "100000", "--eval-every", "20")
+
+    def nearer() -> None:
+        machine = job.machine()
+        soon = "echo $(($(date +%s) + $1)) > /run/launch-deadline"
+        record = record_of(job.program)
+        assert record is not None
+        machine.run(["sh", "-c", soon, "sh", str(int(record.reserve_s) + 40)])
+
+    job.before_launch = nearer
+    assert job.run() is Outcome.BUDGET_STOPPED
+    row = job.program.job("dpo-1")
+    assert row["outcome"] == "budget_stopped"
+    assert pull.results_are_whole(Path(row["results"]))
+    assert (Path(row["results"]) / "adapter" / "adapter_model.safetensors").is_file()
+    agrees_with_the_meter(job.program, cloud)
+
+
 def test_a_terminate_that_lies_is_called_until_the_list_agrees(rent: Rent, cloud: Cloud) -> None:
     cloud.faults.next("terminate", lie=True, times=3)
     job = rent()
@@ -282,9 +303,13 @@ def test_a_machine_that_cannot_be_ended_stands_in_every_status_with_its_console(
     assert (attention["code"], attention["costing"]) == ("teardown_unconfirmed", True)
     assert "cloud.lambda.ai" in attention["command"]
     assert "teardown_unconfirmed" in job.program.good("status").stdout
+    said = job.program.good("cost").stderr  # as any other command
+    assert "could not be seen to end" in said
+    assert "an hour" in said
     cloud.faults.clear()
     assert job.run() is Outcome.SUCCEEDED  # the next driver: it finds the verdict, and ends the machine
     assert job.program.job("dpo-1")["attention"] == []
+    assert job.program.good("cost").stderr == ""
     assert cloud.provider.everything() == []
 
 
