@@ -27,11 +27,10 @@ CHUNK = 2**20
 def names(shell: Shell, folder: str) -> list[str]:
     """The entries of a remote folder; none where it is not there."""
     try:
-        return sorted(shell.sftp().listdir(folder))
+        with shell.answering():
+            return sorted(shell.sftp().listdir(folder))
     except FileNotFoundError:
         return []
-    except (paramiko.SSHException, EOFError, TimeoutError) as error:
-        raise shell.lost(error) from error
 
 
 def listing(shell: Shell, path: str, *, largest: int = LARGEST_TREE) -> dict[str, int] | None:
@@ -59,11 +58,10 @@ def listing(shell: Shell, path: str, *, largest: int = LARGEST_TREE) -> dict[str
             raise NotWhole(f"{path} is not taken over", why=f"more than {largest:,} bytes or {MOST_FILES:,} files")
 
     try:
-        visit(path, "", sftp.lstat(path))
+        with shell.answering():
+            visit(path, "", sftp.lstat(path))
     except FileNotFoundError:
         return None
-    except (paramiko.SSHException, EOFError, TimeoutError) as error:
-        raise shell.lost(error) from error
     return found
 
 
@@ -107,21 +105,21 @@ def follow(shell: Shell, remote: str, local: Path, *, most: int = 64 * 2**20) ->
     One that became shorter (a resume cut it back) is brought again from its start.
     """
     sftp = shell.sftp()
+    here = local.stat().st_size if local.exists() else 0
     try:
-        attributes = sftp.lstat(remote)
-        if not stat.S_ISREG(attributes.st_mode or 0):
-            raise NotWhole(f"{remote} is not taken over", why="it is no file")
-        here, there = local.stat().st_size if local.exists() else 0, attributes.st_size or 0
-        if there == here:
-            return 0
-        begin = here if there > here else 0
-        with sftp.open(remote, "rb") as source:
-            source.seek(begin)
-            data = source.read(min(most, there - begin))
+        with shell.answering():
+            attributes = sftp.lstat(remote)
+            if not stat.S_ISREG(attributes.st_mode or 0):
+                raise NotWhole(f"{remote} is not taken over", why="it is no file")
+            there = attributes.st_size or 0
+            if there == here:
+                return 0
+            begin = here if there > here else 0
+            with sftp.open(remote, "rb") as source:
+                source.seek(begin)
+                data = source.read(min(most, there - begin))
     except FileNotFoundError:
         return 0
-    except (paramiko.SSHException, EOFError, TimeoutError) as error:
-        raise shell.lost(error) from error
     local.parent.mkdir(parents=True, exist_ok=True)
     with local.open("ab" if begin else "wb") as target:
         target.write(data)
@@ -144,7 +142,7 @@ def _hashes(shell: Shell, remote: str, sizes: dict[str, int]) -> Manifest:
 
 def _copy(shell: Shell, remote: str, target: Path, size: int) -> None:
     try:
-        with shell.sftp().open(remote, "rb") as source, target.open("wb") as file:
+        with shell.answering(), shell.sftp().open(remote, "rb") as source, target.open("wb") as file:
             source.prefetch(size)
             left = size
             while left > 0 and (data := source.read(min(CHUNK, left))):
@@ -152,8 +150,6 @@ def _copy(shell: Shell, remote: str, target: Path, size: int) -> None:
                 left -= len(data)
     except FileNotFoundError as error:
         raise NotWhole(f"{remote} went away while it was copied") from error
-    except (paramiko.SSHException, EOFError, TimeoutError) as error:
-        raise shell.lost(error) from error
 
 
 def _remove(path: Path) -> None:

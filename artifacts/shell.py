@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import base64
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 import paramiko
 from fabric import Config, Connection
@@ -17,6 +20,8 @@ from artifacts.host import RemoteHost
 
 CONNECT_S = 10.0
 KEEPALIVE_S = 15
+SILENT_S = 45
+"""A connection on which nothing is acknowledged for so long is lost."""
 _CUT = (paramiko.SSHException, EOFError, OSError)
 """A refused, silent or broken connection, as paramiko says it."""
 
@@ -96,15 +101,24 @@ class Shell:
                 client: paramiko.SFTPClient = connection.sftp()
                 channel = client.get_channel()
                 assert channel is not None
-                channel.settimeout(60.0)
+                channel.settimeout(SILENT_S)
             except _CUT as error:
                 raise self._lost(error) from error
             self._sftp = client
         return self._sftp
 
-    def lost(self, error: BaseException) -> Unreachable:
-        """What to raise for an error of the `sftp` client that is no answer of the machine's; it connects anew."""
-        return self._lost(error)
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Around calls of `sftp`: Unreachable for each error that is no answer of the machine's, and no fault of a
+        file here. The next call connects anew."""
+        try:
+            yield
+        except (paramiko.SSHException, EOFError, TimeoutError, ConnectionError) as error:
+            raise self._lost(error) from error
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise self._lost(error) from error  # "Socket is closed" and its like have no number
 
     def close(self) -> None:
         connection, self._connection, self._sftp = self._connection, None, None
@@ -130,6 +144,7 @@ class Shell:
                 "look_for_keys": False,
                 "banner_timeout": self._connect_s,
                 "auth_timeout": self._connect_s,
+                "channel_timeout": SILENT_S,
             },
         )
         # Fabric would take any key that it does not know.
@@ -148,9 +163,13 @@ class Shell:
             ) from error
         except _CUT as error:
             connection.close()
-            raise Unreachable(f"{host.address} cannot be reached by SSH", why=str(error)) from error
+            why = getattr(error, "strerror", None) or str(error)
+            raise Unreachable(f"{host.address} cannot be reached by SSH", why=why) from error
         assert connection.transport is not None
         connection.transport.set_keepalive(KEEPALIVE_S)
+        plain: Any = connection.transport.sock
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # some of paramiko's own waits have no end
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_S * 1000)
         self._connection = connection
         return connection
 

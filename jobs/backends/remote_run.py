@@ -6,6 +6,7 @@ import math
 import os
 import shlex
 from collections.abc import Callable
+from datetime import timedelta
 
 from artifacts import download, upload
 from artifacts.errors import LaunchError, MachineGone, NotWhole, Unreachable
@@ -76,6 +77,7 @@ class RemoteRun:
         self._command: Command = "dpo"
         self._ended: int | None = None
         self._dead_looks = self._restarts = 0
+        self._held = False
         self._submitted_at = clock.monotonic()
         self._looked_at = self._answered_at = clock.monotonic()
         execution = execution_of(choice)
@@ -170,6 +172,8 @@ class RemoteRun:
             self._answered()
         except Unreachable as error:
             self._bear(error)
+        except OSError as error:  # this computer's disk; on the machine it goes on
+            self._not_brought(error)
         self._looked_at = self._clock.monotonic()
         return self._ended
 
@@ -286,7 +290,19 @@ class RemoteRun:
             download.fetch(self._shell, f"{self._folder}/work/{name}", self._work / name)
         download.fetch(self._shell, f"{self._folder}/work/metrics.jsonl", self._work / "metrics.jsonl")
 
+    def _not_brought(self, error: OSError) -> None:
+        record, command = self._file.current(), f"launch status {self._job.id}"
+        assert record.create_called_at is not None
+        until = record.create_called_at + timedelta(seconds=record.on_host_s)
+        print(f"not brought home: {error}", flush=True)
+        held = Attention(code="results_held", until=until, costing=True, command=command, message=str(error))
+        self._write.set_attention(held)
+        self._held = True
+
     def _answered(self) -> None:
+        if self._held:
+            self._write.clear_attention("results_held")
+            self._held = False
         if self._clock.monotonic() - self._answered_at > SILENT_S:
             self._write.clear_attention("unreachable")
         self._answered_at = self._clock.monotonic()

@@ -6,14 +6,20 @@ trainer are real. What needs SkyPilot is in test_kills.py and test_skypilot.py.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from artifacts.errors import StoreFailed
 from jobs import pull
 from jobs.job import Outcome
+from jobs.store import Store
 from tests.acceptance.lambda_cloud.by_ssh import HastyClock, InTest
 from tests.acceptance.lambda_cloud.cloud import Cloud
 from tests.acceptance.lambda_cloud.faults import QUOTA
@@ -217,7 +223,7 @@ def test_connections_reset_in_training_and_in_the_pull_are_made_again(rent: Rent
 
 
 def test_a_machine_that_dies_in_training_leaves_what_had_come_home(rent: Rent, cloud: Cloud, program: Program) -> None:
-    job = rent("--max-steps", "2000", "--eval-every", "10")
+    job = rent("--max-steps", "400", "--eval-every", "10")
     ended = job.start()
     work = job.home.work("dpo-1")
     until(lambda: any(work.glob("checkpoints/checkpoint-*")), "a checkpoint at home", seconds=180)
@@ -226,7 +232,17 @@ def test_a_machine_that_dies_in_training_leaves_what_had_come_home(rent: Rent, c
     assert ended.result(timeout=180) is Outcome.FAILED
     failed(job, "is gone, and nobody here has ended it")
     results = Path(program.job("dpo-1")["results"])
-    assert (results / "adapter_last" / "adapter_model.safetensors").exists() or any(results.glob("checkpoint*"))
+    assert (results / "adapter" / "adapter_model.safetensors").is_file()
+    assert (results / "checkpoint").is_dir()
+    # `launch resume`: another machine goes on from that checkpoint, within what is left of the budget.
+    with Store.open(job.home) as store:
+        store.reopen("dpo-1", now=datetime.now(UTC))
+    assert job.run() is Outcome.SUCCEEDED
+    assert (program.job("dpo-1")["attempt"], program.job("dpo-1")["step"]) == (2, 400)
+    assert (
+        "goes on" in (results / "logs/trainer.log").read_text() or "resum" in (results / "logs/trainer.log").read_text()
+    )
+    succeeded(job, machines=2)
 
 
 def test_a_reboot_in_training_is_followed_by_the_rest_of_it(rent: Rent, cloud: Cloud) -> None:
@@ -261,6 +277,35 @@ def test_a_machine_whose_disk_is_full_is_said_to_be_so_and_ended(rent: Rent, clo
     job.before_launch = fill
     assert job.run() is Outcome.FAILED
     failed(job, "The disk of the rented machine is full")
+
+
+def test_a_disk_that_is_full_here_costs_nothing_but_time(program: Program, rent: Rent, cloud: Cloud) -> None:
+    """What was trained waits on the machine until there is room; the driver may end with its store."""
+    state = program.home / "state"
+    kept = program.home / "kept"
+    state.rename(kept)
+    state.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", state], check=True)
+    try:
+        shutil.copytree(kept, state, dirs_exist_ok=True)
+        job = rent("--max-steps", "150", "--eval-every", "10")
+        ended = job.start()
+        job.until_step(3)
+        with (state / "filler").open("wb") as filler, contextlib.suppress(OSError):
+            while True:
+                filler.write(bytes(2**16))
+        until(lambda: ended.done() or "No space left" in job.log(), "a disk that is full", seconds=60)
+        assert not cloud.api.log("POST", "/instance-operations/terminate")
+        (state / "filler").unlink()
+        if ended.done():
+            assert isinstance(ended.exception(), StoreFailed)
+            assert job.run() is Outcome.SUCCEEDED
+        else:
+            assert ended.result(timeout=180) is Outcome.SUCCEEDED
+        succeeded(job)
+    finally:
+        end_all(program.home.parent)
+        subprocess.run(["umount", "--lazy", state], check=True)
 
 
 # ---- the end ----
@@ -317,7 +362,7 @@ def test_cancelled_the_last_checkpoint_comes_home_and_the_machine_ends(rent: Ren
     job = rent("--max-steps", "2000", "--eval-every", "10")
     ended = job.start()
     job.until_step(15)
-    program.good("cancel", "dpo-1", "--yes")
+    program.good("cancel", "dpo-1")
     assert ended.result(timeout=180) is Outcome.CANCELLED
     results = Path(program.job("dpo-1")["results"])
     assert (results / "adapter_last" / "adapter_model.safetensors").is_file()
@@ -329,7 +374,7 @@ def test_cancelled_now_a_machine_that_does_not_answer_ends(rent: Rent, program: 
     ended = job.start()
     job.until_step(3)
     job.machine().cut()
-    program.good("cancel", "dpo-1", "--now", "--yes")
+    program.good("cancel", "dpo-1", "--now")
     assert ended.result(timeout=240) is Outcome.CANCELLED
     agrees_with_the_meter(program, job.cloud)
 

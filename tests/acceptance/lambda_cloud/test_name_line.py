@@ -3,17 +3,49 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
+
 from jobs import pull
+from jobs.skypilot.server import DEFAULT_PORT
 from tests.acceptance.lambda_cloud.cloud import Cloud
 from tests.acceptance.lambda_cloud.renter import LIMIT_S, LINE, agrees_with_the_meter, driver_log
 from tests.acceptance.program import Program
 
 
-def test_the_name_line_works_from_command_to_ledger(renter: Program, cloud: Cloud) -> None:
+@pytest.fixture
+def another_skypilot() -> Iterator[list[str]]:
+    """A SkyPilot server of another version on the port that a user's own has; what it was asked."""
+    asked: list[str] = []
+
+    class Other(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"status": "healthy", "api_version": "7", "version": "0.8.0"}')
+
+        do_GET = do_POST = answer  # noqa: N815  the base class's names
+
+        def log_message(self, format: str, *args: object) -> None: ...  # noqa: A002  the base class's name
+
+    with ThreadingHTTPServer(("127.0.0.1", DEFAULT_PORT), Other) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield asked
+        server.shutdown()
+
+
+def test_the_name_line_works_from_command_to_ledger(renter: Program, cloud: Cloud, another_skypilot: list[str]) -> None:
+    before = sorted(path.relative_to(renter.home) for path in (renter.home / ".sky").rglob("*"))
     done = renter.run(*LINE, timeout_s=LIMIT_S)
     assert done.returncode == 0, done.stderr + driver_log(renter)
+    assert another_skypilot == [], "a user's own SkyPilot server was asked"
+    assert sorted(path.relative_to(renter.home) for path in (renter.home / ".sky").rglob("*")) == before
+    assert not (renter.home / ".lambda_cloud").exists()
     row = renter.job("dpo-1")
     assert (row["outcome"], row["cloud"], row["step"]) == ("succeeded", "lambda", 12)
     results = Path(row["results"])
