@@ -60,7 +60,7 @@ class LocalBackend:
         spec = self._spec
         device, python = spec.run.execution.device, spec.train_python
         if spec.container:
-            self._image = find_image(device, spec.plan.choice and spec.plan.choice.offer.gpu)
+            self._image = find_image(device, spec.plan.choice and spec.plan.choice.offer.gpu, spec.image)
             self._environment = self._image.environment(self._home)
         else:
             self._environment = environment.ensure(
