@@ -23,6 +23,7 @@ from typing import NoReturn
 
 from jobs.image import default_tag
 from tests.acceptance.lambda_cloud import rootfs
+from tests.acceptance.lambda_cloud.instances import IMAGES_AT, Engine
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 LOCK = REPOSITORY / "train/locks/cpu.txt"
@@ -30,6 +31,29 @@ PYTHON = "3.11"  # of bookworm
 PACKAGES = ("python3", "python3-venv", "libgomp1", "ca-certificates")
 BASE = f"localhost/launch-test-base:{hashlib.sha256(' '.join(PACKAGES).encode()).hexdigest()[:12]}"
 WHEELS_IN_BUILD = "/wheels"
+MACHINE_PACKAGES = ("podman", "crun")
+# $1 is the machine image, $2 the folder in which the layer over it is made.
+ADD = f"""\
+mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/disk,workdir=$2/work,index=off" "$2/root"
+mount --rbind /proc "$2/root/proc"
+mount --rbind /dev "$2/root/dev"
+cp /etc/resolv.conf "$2/root/etc/resolv.conf"
+chroot "$2/root" sh -ec '
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -qq
+  apt-get install -y -qq --no-install-recommends {" ".join(MACHINE_PACKAGES)}
+  apt-get clean
+  rm -rf /var/lib/apt/lists/*
+  : > /etc/resolv.conf'
+"""
+MACHINE_STORAGE = f"""\
+[storage]
+driver = "overlay"
+graphroot = "/var/lib/containers/storage"
+runroot = "/run/containers/storage"
+[storage.options]
+additionalimagestores = ["{IMAGES_AT}"]
+"""
 NEEDED = ("podman", "runc", "debootstrap")
 
 
@@ -123,6 +147,26 @@ class Podman:
             _run([sys.executable, "-m", "launcher", *arguments], os.environ | self.environ | {"PYTHONSAFEPATH": "1"})
         return default_tag("cpu")
 
+    def for_machines(self) -> Engine:
+        """What the fake cloud's machines need to run the image; programs from Debian, over the machine image."""
+        image = rootfs.make()
+        with self._alone():
+            said = "\n".join([rootfs.recipe(), *MACHINE_PACKAGES, ADD, MACHINE_STORAGE, _machine_engine()])
+            layer = self.folder / f"layer-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
+            if not layer.is_dir():
+                for stale in self.folder.glob("layer-*"):
+                    shutil.rmtree(stale)
+                parts = [self.folder / f"layer-part/{each}" for each in ("disk", "work", "root")]
+                for part in parts:
+                    part.mkdir(parents=True)
+                # A mount namespace of its own: what it mounts is gone with it, however it ends.
+                _run(["unshare", "--mount", "--", "sh", "-ec", ADD, "sh", str(image), str(parts[0].parent)])
+                _write(parts[0] / "etc/containers/storage.conf", MACHINE_STORAGE)
+                _write(parts[0] / "etc/containers/containers.conf", _machine_engine())
+                parts[0].rename(layer)
+                shutil.rmtree(parts[0].parent)
+        return Engine(layer, self.store)
+
     def _remove_older(self) -> None:
         """An image is 2 GB: those of earlier locks go."""
         names = self.run("images", "--format", "{{.Repository}}:{{.Tag}}").split()
@@ -143,6 +187,12 @@ def _limits() -> list[str]:
     """Below this machine's own: a root without CAP_SYS_RESOURCE may not raise them, as the engine does by default."""
     enough = {"nofile": (resource.RLIMIT_NOFILE, 1024), "nproc": (resource.RLIMIT_NPROC, 4096)}
     return [f"{name}={min(most, resource.getrlimit(kind)[1])}" for name, (kind, most) in enough.items()]
+
+
+def _machine_engine() -> str:
+    """A machine of namespaces has no control groups of its own; of the runtimes, crun alone does without."""
+    limits = json.dumps(_limits())
+    return f'[containers]\ncgroups = "disabled"\ndefault_ulimits = {limits}\n[engine]\nruntime = "crun"\n'
 
 
 def _write(file: Path, text: str) -> None:

@@ -26,16 +26,6 @@ RUN = ("dpo", "--yes", "--epochs", "4", "--max-steps", str(STEPS), "--eval-every
 ENDLESS = ("dpo", "--yes", "--epochs", "400", "--max-steps", "4000", "--eval-every", "1000", "--container")
 
 
-@pytest.fixture(scope="module")
-def podman() -> Podman:
-    """With the trainer's image in its store."""
-    if why := podman_store.cannot_run():
-        pytest.skip(why)
-    made = Podman()
-    made.image()
-    return made
-
-
 @pytest.fixture
 def boxed(small: Program, podman: Podman) -> Iterator[Program]:
     """The small project, its evaluation left out, on a machine with Podman. No container outlives its test."""
