@@ -74,15 +74,16 @@ def require_image(engine: str, platform: str, image: str | None = None) -> str:
 
 @dataclass(frozen=True)
 class TrainerImage:
-    """An image on this machine with the pins for its device."""
+    """An image on this machine with the pins for its device, or one that the user named."""
 
     engine: str
     tag: str
     platform: str
 
     def environment(self, home: Home) -> Environment:
-        """As it is inside the container."""
-        return Environment(Path(PYTHON), trainer_copy(home), lock_name(self.platform))
+        """As it is inside the container. Only the image of a lock is known to have its pins."""
+        own = self.tag == default_tag(self.platform)
+        return Environment(Path(PYTHON), trainer_copy(home), lock_name(self.platform) if own else f"image:{self.tag}")
 
     def wrap(self, task: Task, config: RunConfig | EvalConfig, home: Home, job_id: str) -> Task:
         mounts = mounts_of(config, trainer=trainer_copy(home))
@@ -90,14 +91,15 @@ class TrainerImage:
         return wrap(task, mounts, self.tag, self.engine, name=name, gpu=self.platform != CPU.platform)
 
 
-def find_image(device: str, gpu: str | None) -> TrainerImage:
-    """The image that trains on this machine: on its GPU of that name where `device` is cuda, else on its CPU.
+def find_image(device: str, gpu: str | None, image: str | None = None) -> TrainerImage:
+    """What trains on this machine, on its GPU of that name where `device` is cuda, else on its CPU: `image`, or the
+    one of the lock.
 
     Raises UsageProblem: there is no engine, or no such image yet.
     """
     engine = find_engine()
     platform = pins_for(gpu or "a GPU" if device == "cuda" else None).platform
-    return TrainerImage(engine, require_image(engine, platform), platform)
+    return TrainerImage(engine, require_image(engine, platform, image), platform)
 
 
 def wrap(task: Task, mounts: Iterable[Mount], image: str, engine: str, *, name: str, gpu: bool = False) -> Task:

@@ -105,6 +105,8 @@ class JobSpec(Frozen):
     """How long results wait on a rented machine whose driver is gone; None: until the budget's deadline."""
     container: bool | None = None
     """Whether the trainer runs in its image; None: where the machine has an engine, and never on this one."""
+    image: str | None = None
+    """That image, by name; None: the public one for the GPU on a rented machine, the one of the lock on this."""
 
 
 class Progress(Frozen):

@@ -73,7 +73,7 @@ def check_can_start(plan: Plan, settings: Settings, environ: Mapping[str, str]) 
         if settings.container:
             from jobs.container import find_image
 
-            find_image(choice.option.device, choice.offer.gpu)
+            find_image(choice.option.device, choice.offer.gpu, settings.image)
         return
     from jobs.lambda_key import lambda_key, new_key
 

@@ -86,6 +86,7 @@ def record(request: Request, plan: Plan, stage_a: ModelRef, home: Home, store: S
         pip_args=settings.pip_args,
         hold_minutes=settings.hold,
         container=settings.container,
+        image=settings.image,
     )
     try:
         results.mkdir(parents=True)

@@ -121,6 +121,7 @@ class Settings(BaseModel):
     container: bool | None = flag(
         ON_OFF, "In the trainer's image, or in none (default: rented machines in one, this one in none)."
     )
+    image: str | None = flag(None, "The trainer's image, instead of the one for the device.", min_length=1)
     out: Path | None = flag("DIR", "Folder of the results (default: runs).")
     name: str | None = flag("TEXT", "A name for the job.", min_length=1, max_length=80)
     lora_r: int | None = flag(None, "Rank of a new adapter, for a model without one.", gt=0)

@@ -10,7 +10,9 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -58,7 +60,7 @@ class LocalBackend:
         spec = self._spec
         device, python = spec.run.execution.device, spec.train_python
         if spec.container:
-            self._image = find_image(device, spec.plan.choice and spec.plan.choice.offer.gpu)
+            self._image = find_image(device, spec.plan.choice and spec.plan.choice.offer.gpu, spec.image)
             self._environment = self._image.environment(self._home)
         else:
             self._environment = environment.ensure(
@@ -79,6 +81,7 @@ class LocalBackend:
                     why=f"it holds {lock.path}; {folder / 'trainer.json'} names its pid",
                     next_step=f"end that process, then: launch resume {job_id}",
                 )
+        _run_kill(_recorded(folder / "trainer.json").get("kill_argv", ()))  # a container may outlive its command
         lock.release()
 
     def sync(self, say: Say) -> None:
@@ -132,6 +135,17 @@ class LocalBackend:
         (folder / "trainer.json").write_text(json.dumps(record))
 
     def poll(self, timeout_s: float) -> int | None:
+        status = self._wait(timeout_s)
+        if status is not None:
+            self._remove_container()
+        return status
+
+    def _remove_container(self) -> None:
+        """A command that was killed, or told to end while it made its container, has left that behind."""
+        argv, self._kill_argv = self._kill_argv, ()
+        _run_kill(argv)
+
+    def _wait(self, timeout_s: float) -> int | None:
         child = self._child
         if child is None:
             return None
@@ -154,7 +168,7 @@ class LocalBackend:
         if self.poll(grace_s) is None:
             child.kill()
             child.wait()
-            _run_kill(self._kill_argv)
+            self._remove_container()
 
     def collect(self) -> None:
         """The trainer writes where the results are brought home from."""
@@ -181,7 +195,7 @@ class LocalBackend:
             # What the trainer started holds the lock still. Its group's number is not given away while one lives.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._child.pid, signal.SIGKILL)
-            _run_kill(self._kill_argv)
+        self._remove_container()
 
 
 def running_on_this_machine(home: Home) -> list[str]:
@@ -196,19 +210,26 @@ def _started(pid: int) -> float | None:
         return None
 
 
-def _run_kill(argv: tuple[str, ...]) -> None:
+def _run_kill(argv: Sequence[str]) -> None:
     if argv:
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=KILL_S, check=False)
 
 
+def _recorded(record: Path) -> dict[str, Any]:
+    try:
+        known: dict[str, Any] = json.loads(record.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return known
+
+
 def _kill_recorded(record: Path) -> None:
     """Ends the recorded trainer's session, if the pid is still the process that was recorded."""
-    try:
-        known = json.loads(record.read_text())
-    except (FileNotFoundError, ValueError):
+    known = _recorded(record)
+    if not known:
         return
-    _run_kill(tuple(known.get("kill_argv", ())))  # named for the job, so that it is no stranger's
+    _run_kill(known.get("kill_argv", ()))  # named for the job, so that it is no stranger's
     pid = int(known["pid"])
     if known["started"] is not None and _started(pid) == known["started"]:
         with contextlib.suppress(ProcessLookupError):

@@ -113,8 +113,9 @@ class RemoteRun:
         default = self._pins if self._pins.image else images[0]
         envs = {
             "LAUNCH_CONTAINER": "none" if self._spec.container is False else "auto",
-            "LAUNCH_IMAGE": str(default.image),
-            "LAUNCH_IMAGE_CUDA12": str(images[1].image),
+            "LAUNCH_IMAGE": self._spec.image or str(default.image),
+            # A named image is taken whatever the driver.
+            "LAUNCH_IMAGE_CUDA12": "" if self._spec.image else str(images[1].image),
             "LAUNCH_RESERVE_S": str(math.ceil(record.reserve_s)),
         }
         return task_document(

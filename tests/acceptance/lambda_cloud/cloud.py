@@ -8,7 +8,7 @@ import shutil
 from tests.acceptance.lambda_cloud import authority, rootfs
 from tests.acceptance.lambda_cloud.api import Api
 from tests.acceptance.lambda_cloud.faults import Faults
-from tests.acceptance.lambda_cloud.instances import NamespaceMachine
+from tests.acceptance.lambda_cloud.instances import Engine, NamespaceMachine
 from tests.acceptance.lambda_cloud.network import Network
 from tests.acceptance.lambda_cloud.provider import DEFAULT_KEY, Provider
 
@@ -26,6 +26,9 @@ def cannot_run() -> str | None:
 class Cloud:
     """One cloud with a bridge of its own.
 
+    Args:
+        engine: the container engine of its machines; None: they have none.
+
     Attributes:
         key: the first account's.
         url: for this machine's processes.
@@ -34,10 +37,10 @@ class Cloud:
 
     key = DEFAULT_KEY
 
-    def __init__(self) -> None:
+    def __init__(self, engine: Engine | None = None) -> None:
         image = rootfs.make()
         self.network = Network()
-        self.provider = Provider(Faults(), lambda order: NamespaceMachine(order, self.network, image))
+        self.provider = Provider(Faults(), lambda order: NamespaceMachine(order, self.network, image, engine))
         self.api = Api(self.provider)
         self.faults = self.api.faults
         self.meter = self.api.meter

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.lambda_cloud import podman as podman_store
 from tests.acceptance.lambda_cloud import stock_sky
 from tests.acceptance.lambda_cloud.cloud import Cloud, cannot_run
 from tests.acceptance.lambda_cloud.renter import make_renter
@@ -40,3 +41,13 @@ def renter(cloud: Cloud, tmp_path: Path, demo_project: Path, warm_state: Path) -
     yield program
     cloud.provider.reset()
     end_all(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def podman() -> podman_store.Podman:
+    """With the trainer's image in its store."""
+    if why := podman_store.cannot_run():
+        pytest.skip(why)
+    made = podman_store.Podman()
+    made.image()
+    return made

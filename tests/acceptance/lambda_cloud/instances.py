@@ -15,6 +15,7 @@ import socket
 import subprocess
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.acceptance.lambda_cloud import authority
@@ -25,13 +26,15 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 UBUNTU = 1000
 TRAINER_AT = "/opt/launch-trainer/site-packages"  # of that name, or dill takes its modules for a script's own
 FIRST_PROCESS_AT = "/opt/first_process.py"
+IMAGES_AT = "/var/lib/images"
 LONGEST_BOOT_S = 300.0
 
-# Run as the first process of new namespaces; $1 is the instance's folder, $2 the image, $3 the trainer's packages.
+# Run as the first process of new namespaces; $1 is the instance's folder, $2 the image, $3 the trainer's packages, $4 a
+# container engine's programs over the image, $5 its store of images.
 BOOT = f"""\
 set -e
 mount --make-rprivate /
-mount -t overlay overlay -o "lowerdir=$2,upperdir=$1/disk,workdir=$1/work,index=off" "$1/root"
+mount -t overlay overlay -o "lowerdir=${{4:+$4:}}$2,upperdir=$1/disk,workdir=$1/work,index=off" "$1/root"
 cd "$1/root"
 mount -t proc proc proc
 mount -t sysfs -o ro sysfs sys
@@ -55,6 +58,13 @@ if [ -n "$3" ]; then
   mount --bind "$3" .{TRAINER_AT}
   mount -o remount,bind,ro .{TRAINER_AT}
 fi
+if [ -n "$5" ]; then
+  mkdir -p .{IMAGES_AT}
+  mount --bind "$5" .{IMAGES_AT}
+  mount -o remount,bind,ro .{IMAGES_AT}
+  mount -t cgroup2 cgroup2 sys/fs/cgroup  # crun looks what is there, to use none of it
+  mount -o remount,bind,ro sys/fs/cgroup
+fi
 pivot_root . .old
 exec chroot . /bin/sh -ec 'umount -l /.old; exec /usr/bin/python3 -I {FIRST_PROCESS_AT}'
 """
@@ -67,16 +77,25 @@ def trainer_packages() -> Path | None:
     return site.resolve() if site.is_dir() else None
 
 
+@dataclass(frozen=True)
+class Engine:
+    """A container engine that a machine's image has: its programs over that of rootfs.py, and images to begin with."""
+
+    layer: Path
+    store: Path
+
+
 class NamespaceMachine:
     """One machine. `start` and `destroy` are the provider's; the rest is for tests."""
 
-    def __init__(self, order: Order, network: Network, image: Path) -> None:
+    def __init__(self, order: Order, network: Network, image: Path, engine: Engine | None = None) -> None:
         self.order = order
         self.address = network.take_address()
         self.folder = network.folder / order.instance_id[:12]
         self.namespace = f"{network.bridge}-{order.instance_id[:8]}"
         self._network = network
         self._image = image
+        self._engine = engine
         self._link = f"lv{order.instance_id[:10]}"
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -252,7 +271,8 @@ class NamespaceMachine:
         """With the lock held."""
         self._up.clear()
         trainer = trainer_packages()
-        shell = ["sh", "-c", BOOT, "sh", str(self.folder), str(self._image), str(trainer or "")]
+        engine = [str(self._engine.layer), str(self._engine.store)] if self._engine else ["", ""]
+        shell = ["sh", "-c", BOOT, "sh", str(self.folder), str(self._image), str(trainer or ""), *engine]
         spaces = ["unshare", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "--"]
         with (self.folder / "console.log").open("ab") as console:
             self._process = subprocess.Popen(

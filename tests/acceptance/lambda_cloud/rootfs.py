@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -100,7 +101,7 @@ def make() -> Path:
         for stale in folder.glob("rootfs-*"):
             _remove(stale)
         part = folder / f"rootfs-part-{recipe()}"
-        _debootstrap(part, folder)
+        debootstrap(part, PACKAGES)
         _set_up(part, folder)
         part.rename(root)
     return root
@@ -114,15 +115,16 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _debootstrap(part: Path, folder: Path) -> None:
-    debs = folder / "debs"
-    debs.mkdir(exist_ok=True)
+def debootstrap(part: Path, packages: Sequence[str]) -> None:
+    """The smallest Debian that has these packages, in a folder that may be left of a making that was killed."""
+    debs = cache() / "debs"
+    debs.mkdir(parents=True, exist_ok=True)
     if part.exists():
-        _remove(part)  # of a making that was killed
+        _remove(part)
     # dpkg syncs each file otherwise; what is half made is thrown away anyhow.
     (part / "etc/dpkg/dpkg.cfg.d").mkdir(parents=True)
     (part / "etc/dpkg/dpkg.cfg.d/unsafe-io").write_text("force-unsafe-io\n")
-    command = ["debootstrap", "--variant=minbase", f"--cache-dir={debs}", f"--include={','.join(PACKAGES)}"]
+    command = ["debootstrap", "--variant=minbase", f"--cache-dir={debs}", f"--include={','.join(packages)}"]
     # A mount namespace of its own: what it mounts in the new root is gone with it, however it ends.
     _run(["unshare", "--mount", "--", *command, "bookworm", str(part), MIRROR])
 

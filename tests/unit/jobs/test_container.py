@@ -11,8 +11,10 @@ import pytest
 
 from artifacts.errors import LaunchError, UsageProblem
 from jobs.backends import Task
-from jobs.container import Mount, mounts_of, require_image, wrap
+from jobs.container import Mount, TrainerImage, mounts_of, require_image, wrap
 from jobs.engine import find_engine
+from jobs.environment import lock_name
+from jobs.home import Home
 from jobs.image import build, build_argv, default_tag, push
 from train.config import Data, EvalConfig, ModelRef, RunConfig
 
@@ -125,6 +127,12 @@ def test_an_image_that_is_not_there_is_named_with_the_command_that_makes_it(engi
         require_image("podman", "cpu", "mine:1")
     engines("podman", "exit 0")
     assert require_image("podman", "cpu") == default_tag("cpu")
+
+
+def test_results_name_the_lock_of_an_image_only_where_it_is_known(tmp_path) -> None:
+    home = Home(tmp_path)
+    assert TrainerImage("podman", default_tag("cpu"), "cpu").environment(home).lock == lock_name("cpu")
+    assert TrainerImage("podman", "mine:1", "cpu").environment(home).lock == "image:mine:1"
 
 
 def test_a_build_names_lock_base_and_tag_and_takes_the_engines_own_arguments() -> None:
