@@ -240,7 +240,9 @@ class NamespaceMachine:
         lock = hashlib.sha256((REPOSITORY / "train/locks/cpu.txt").read_bytes()).hexdigest()[:12]
         venv = f"home/ubuntu/launch/environments/{lock}"
         self._put(f"{venv}/pyvenv.cfg", "home = /usr/bin\ninclude-system-site-packages = false\n", UBUNTU)
-        self._put(f"{venv}/lib/python3.11/site-packages/launch-trainer.pth", TRAINER_AT + "\n", UBUNTU)
+        # A thread a trainer: more would wait for each other on a machine that has other work.
+        one_thread = "import os; os.environ.setdefault('OMP_NUM_THREADS', '1')"
+        self._put(f"{venv}/lib/python3.11/site-packages/launch-trainer.pth", f"{TRAINER_AT}\n{one_thread}\n", UBUNTU)
         self._put(f"{venv}/whole", "", UBUNTU)
         programs = self._directory(f"{venv}/bin", UBUNTU)
         for name in ("python", "python3"):

@@ -285,7 +285,7 @@ def test_a_disk_that_is_full_here_costs_nothing_but_time(program: Program, rent:
     kept = program.home / "kept"
     state.rename(kept)
     state.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", state], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", state], check=True)
     try:
         shutil.copytree(kept, state, dirs_exist_ok=True)
         job = rent("--max-steps", "150", "--eval-every", "10")
@@ -293,7 +293,7 @@ def test_a_disk_that_is_full_here_costs_nothing_but_time(program: Program, rent:
         job.until_step(3)
         with (state / "filler").open("wb") as filler, contextlib.suppress(OSError):
             while True:
-                filler.write(bytes(2**16))
+                filler.write(bytes(2**20))
         until(lambda: ended.done() or "No space left" in job.log(), "a disk that is full", seconds=60)
         assert not cloud.api.log("POST", "/instance-operations/terminate")
         (state / "filler").unlink()
