@@ -125,6 +125,7 @@ def test_a_driver_killed_takes_its_container_with_it_and_resume_ends_in_the_same
     assert podman.containers(container_of(boxed)) == []
 
 
+@pytest.mark.full
 def test_with_driver_and_engine_command_killed_resume_still_finds_the_place_free(
     boxed: Program, podman: Podman
 ) -> None:
