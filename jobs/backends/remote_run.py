@@ -284,12 +284,15 @@ class RemoteRun:
     # ---- brought home ----
 
     def collect(self) -> None:
-        """All that is there, verified, into the job's work folder."""
-        self._bring_growing()
-        self._bring_checkpoint()
-        for name in (*DOCUMENTS, *FOLDERS):
-            download.fetch(self._shell, f"{self._folder}/work/{name}", self._work / name)
-        download.fetch(self._shell, f"{self._folder}/work/metrics.jsonl", self._work / "metrics.jsonl")
+        """All that is there, verified, into the job's work folder. Raises Unreachable, or MachineGone for that reason."""
+        try:
+            self._bring_growing()
+            self._bring_checkpoint()
+            for name in (*DOCUMENTS, *FOLDERS, "metrics.jsonl"):
+                download.fetch(self._shell, f"{self._folder}/work/{name}", self._work / name)
+        except Unreachable as error:
+            self._look_for_it(error)
+            raise
 
     def _not_brought(self, error: OSError) -> None:
         record, command = self._file.current(), f"launch status {self._job.id}"
@@ -308,16 +311,20 @@ class RemoteRun:
             self._write.clear_attention("unreachable")
         self._answered_at = self._clock.monotonic()
 
-    def _bear(self, error: Unreachable) -> None:
-        """A machine that does not answer is looked for at the provider; it may come back until its time is up."""
-        record = self._file.current()
-        assert record.create_called_at is not None
-        if not self._provider.named(record.instance_name):
+    def _look_for_it(self, error: Unreachable) -> None:
+        name = self._file.current().instance_name
+        if not self._provider.named(name):
             raise MachineGone(
-                f"The machine {record.instance_name} is gone, and nobody here has ended it",
+                f"The machine {name} is gone, and nobody here has ended it",
                 why=error.what,
                 next_step=f"launch resume {self._job.id}",
             ) from error
+
+    def _bear(self, error: Unreachable) -> None:
+        """A machine that does not answer is looked for at the provider; it may come back until its time is up."""
+        self._look_for_it(error)
+        record = self._file.current()
+        assert record.create_called_at is not None
         if (self._clock.now() - record.create_called_at).total_seconds() > record.on_host_s:
             raise error
         silent_s = self._clock.monotonic() - self._answered_at

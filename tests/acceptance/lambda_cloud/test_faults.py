@@ -11,6 +11,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -78,6 +79,14 @@ def failed(job: InTest, *words: str) -> None:
     for word in words:
         assert word in row["error"], row["error"]
     agrees_with_the_meter(job.program, job.cloud)
+
+
+def cancelled(job: InTest, ended: Future[Outcome], *words: str) -> None:
+    cancel = job.program.start("cancel", job.job_id, *words)  # which waits for the driver's end
+    assert ended.result(timeout=240) is Outcome.CANCELLED
+    job.close()
+    _, said = cancel.communicate(timeout=60)
+    assert cancel.returncode == 0, said
 
 
 # ---- the create call ----
@@ -362,8 +371,7 @@ def test_cancelled_the_last_checkpoint_comes_home_and_the_machine_ends(rent: Ren
     job = rent("--max-steps", "2000", "--eval-every", "10")
     ended = job.start()
     job.until_step(15)
-    program.good("cancel", "dpo-1")
-    assert ended.result(timeout=180) is Outcome.CANCELLED
+    cancelled(job, ended)
     results = Path(program.job("dpo-1")["results"])
     assert (results / "adapter_last" / "adapter_model.safetensors").is_file()
     agrees_with_the_meter(program, job.cloud)
@@ -374,8 +382,7 @@ def test_cancelled_now_a_machine_that_does_not_answer_ends(rent: Rent, program: 
     ended = job.start()
     job.until_step(3)
     job.machine().cut()
-    program.good("cancel", "dpo-1", "--now")
-    assert ended.result(timeout=240) is Outcome.CANCELLED
+    cancelled(job, ended, "--now")
     agrees_with_the_meter(program, job.cloud)
 
 
