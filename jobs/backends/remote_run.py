@@ -284,7 +284,7 @@ class RemoteRun:
     # ---- brought home ----
 
     def collect(self) -> None:
-        """All that is there, verified, into the job's work folder. Raises Unreachable, or MachineGone for that reason."""
+        """All that is there, verified, into the work folder. Raises Unreachable, or MachineGone for that reason."""
         try:
             self._bring_growing()
             self._bring_checkpoint()
