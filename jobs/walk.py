@@ -131,8 +131,9 @@ class Walk:
                 if self.verdict is not None:
                     write_verdict(folder, number, self.verdict)
                 self.write.move(number, following, self.clock.now())
-                _log(f"{self.clock.now():%H:%M:%S} {following}")
                 state = following
+                if state is not State.TEARING_DOWN:  # this log is among the results, which are home by then
+                    _log(f"{self.clock.now():%H:%M:%S} {state}")
             self._give_back()
         except BaseException:
             self.backend.leave()
