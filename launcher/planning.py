@@ -9,7 +9,7 @@ from itertools import groupby
 
 from jobs import gpus
 from jobs.offer import Chosen, Offer, Plan, PricedOffer, Rate
-from jobs.price import BACKENDS, VAL_PAIRS, VALIDATIONS, Load, precision_on, price
+from jobs.price import BACKENDS, VAL_PAIRS, VALIDATIONS, Load, can_be_had, precision_on, price
 from train.requirement import Model, Option, Requirement
 
 PARTIAL_SHARE = 0.1
@@ -71,13 +71,15 @@ def plan(
     partial: bool = False,
     upload_bytes_per_s: float = Load.upload_bytes_per_s,
     backends: frozenset[str] = BACKENDS,
+    choice_alone: bool = False,
 ) -> Plan:
     """Pair every option with every offer, price each pair, rank them, and choose.
 
     Without a budget nothing is bought: this machine's GPU runs the whole job where an option fits it, else its CPU
     runs a part of it, and time is no reason against either. With one, chosen is the cheapest expected cost of what
     fits; ties go to the sooner. A part is as many steps as money and time let through, and there the most steps win.
-    The result does not depend on the order of `offers`.
+    The result does not depend on the order of `offers`. With `choice_alone` the choice is the same, and what cannot be
+    chosen is not priced: `budget_needed_usd` is None, and dearer regions and what cannot be rented are not listed.
     """
     free = budget_usd is None
     load = load_of(requirement, upload_bytes_per_s=upload_bytes_per_s)
@@ -100,13 +102,18 @@ def plan(
         )
 
     wanted = [offer for offer in offers if (_is_free(offer) if free else cloud in (None, "any", offer.cloud))]
-    ranked = sorted(_every_way(requirement.options, wanted, priced), key=_ranking(partial and not free))
+    if choice_alone:
+        wanted = [offer for offer in wanted if can_be_had(offer, backends)]
+    ways = _every_way(requirement.options, wanted, priced, every_region=not choice_alone)
+    ranked = sorted(ways, key=_ranking(partial and not free))
     best = ranked[0] if ranked and ranked[0].fits else None
     steps = best.steps if best else max_steps or (steps_in_part(requirement) if partial else load.steps)
     return Plan(
         requirement=requirement.workload.model.architecture or "model",
         budget_usd=budget_usd,
-        budget_needed_usd=budget_needed(
+        budget_needed_usd=None
+        if choice_alone
+        else budget_needed(
             requirement.options,
             offers,
             load if max_steps is None else replace(load, steps=max_steps),
@@ -143,7 +150,10 @@ def budget_needed(
     found = [
         (one.offer.cloud not in backends, (one.hours_expected or 0.0) > within_hours, one.cost_expected)
         for one in _every_way(
-            options, paid, lambda o, f: price(o, f, load, rate=rate_for(o, f, rates), backends=everywhere)
+            options,
+            paid,
+            lambda o, f: price(o, f, load, rate=rate_for(o, f, rates), backends=everywhere),
+            every_region=False,
         )
         if one.fits and one.cost_expected is not None
     ]
@@ -151,12 +161,16 @@ def budget_needed(
 
 
 def _every_way(
-    options: Sequence[Option], offers: Iterable[Offer], priced: Callable[[Option, Offer], PricedOffer]
+    options: Sequence[Option],
+    offers: Iterable[Offer],
+    priced: Callable[[Option, Offer], PricedOffer],
+    *,
+    every_region: bool = True,
 ) -> Iterator[PricedOffer]:
-    """Each option on each kind of machine, in its cheapest region; in the others too where it fits there.
+    """Each option on each kind of machine, in its cheapest region; in `every_region` where it fits there.
 
-    Regions of one kind differ in price alone, so that where the cheapest does not fit no other does. A catalogue has
-    tens of thousands of rows, and a plan is made while a person waits.
+    Regions of one kind differ in price alone, so that where the cheapest does not fit no other does, and none is
+    better. A catalogue has tens of thousands of rows, and a plan is made while a person waits.
     """
     for _, same in groupby(sorted(offers, key=lambda o: (*_kind(o), o.price_per_hour, o.region or "")), key=_kind):
         cheapest, *dearer = same
@@ -165,7 +179,7 @@ def _every_way(
                 continue
             first = priced(option, cheapest)
             yield first
-            if first.fits:
+            if first.fits and every_region:
                 yield from (priced(option, offer) for offer in dearer)
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.program import Program, edit_requirement
-from tests.catalogues.files import write_small
+from tests.bench.plan_speed import process_time
+from tests.bench.sample_jobs import EIGHT_B
+from tests.catalogues.files import write_full_size, write_small
 
 
 @pytest.fixture
@@ -130,3 +132,16 @@ def test_hours_follow_from_the_files_own_measurement_before_an_environment_is_ma
     done = bare.good("plan", "dpo")
     assert "measured 2026-11-24 (requirement file)" in done.stdout
     assert "No hours here yet" not in done.stdout
+
+
+@pytest.mark.parametrize("budget", ["0.5", "50"])
+def test_a_plan_over_a_catalogue_of_40_000_rows_takes_at_most_a_second_of_process_time(
+    small: Program, tmp_path: Path, budget: str
+) -> None:
+    """With the commands that would fit where nothing does. The least of three: others are at work beside it."""
+    (small.folder / "need.json").write_text(EIGHT_B.model_dump_json(by_alias=True))
+    catalogs = write_full_size(tmp_path / "catalogs", 40_000)
+    assert (catalogs / "aws" / "vms.csv").read_text().count("\n") > 40_000
+    environ = small.variables() | {"LAUNCH_CATALOGS": str(catalogs), "PYTHONSAFEPATH": "1"}
+    words = ("--requirements", "need.json", "--budget", budget)
+    assert min(process_time(small.folder, environ, words) for _ in range(3)) <= 1.0
