@@ -228,11 +228,15 @@ def why_nothing_fits(plan: Plan) -> str:
 
 def hours_bought(plan: Plan) -> list[str]:
     """For a requirement without a workload: what an hour costs, and how many hours the budget buys."""
-    lines = [f"{'where':<34} {'$/h':>8} {'hours for ' + money(plan.budget_usd) if plan.budget_usd else '':>16}"]
+    head = f"hours for {money(plan.budget_usd)}" if plan.budget_usd else ""
+    lines = [f"{'where':<34} {'$/h':>8} {head:>16}".rstrip()]
     for priced in rows_of(plan, everything=False):
         offer = priced.offer
         card = f"{offer.gpus}x{offer.gpu}" if offer.gpus > 1 else offer.gpu or "CPU"
         bought = "" if priced.hours_affordable is None else f"{priced.hours_affordable:,.1f}"
-        state = "" if priced.fits else "; ".join(words(gap) for gap in nearest_gaps(priced))
-        lines.append(f"{f'{offer.cloud} {card}':<34} {money(offer.price_per_hour):>8} {bought:>16}  {state}".rstrip())
+        state = (
+            "" if priced.fits else "; ".join(words(gap, SHORT | {"vram": "has {have}"}) for gap in nearest_gaps(priced))
+        )
+        where = f"{offer.cloud} {card}{' spot' if offer.spot else ''}"
+        lines.append(f"{where:<34} {money(offer.price_per_hour):>8} {bought:>16}  {state}".rstrip())
     return lines

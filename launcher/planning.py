@@ -240,6 +240,7 @@ def _ranking(most_steps: bool) -> Callable[[PricedOffer], tuple[object, ...]]:
         return (
             max(far, default=0),
             len(far),
+            _short_of_gib(priced),
             -priced.steps if most_steps else 0,
             cost,
             priced.option.device == "cpu",  # at the same cost a GPU is the sooner one, measured or not
@@ -250,6 +251,18 @@ def _ranking(most_steps: bool) -> Callable[[PricedOffer], tuple[object, ...]]:
         )
 
     return rank
+
+
+def _short_of_gib(priced: PricedOffer) -> float:
+    """Of GPU memory: how far a machine is from doing it, where that is what it lacks."""
+    lacks = any(gap.code == "vram" for gap in priced.why_not)
+    offer, needed = priced.offer, priced.option.min_vram_gib
+    return needed - gpus.usable_gib(offer.gpu, offer.vram_gib) if lacks else 0.0
+
+
+def nothing_can(found: Plan) -> bool:
+    """Whether none of the machines can do it, whether it can be rented or not, and whatever it costs."""
+    return bool(found.offers) and all(any(gap.code not in NEAR for gap in priced.why_not) for priced in found.offers)
 
 
 def _reason(best: PricedOffer, ranked: Sequence[PricedOffer], *, free: bool, most_steps: bool) -> str:
@@ -280,7 +293,11 @@ def plan_memory(
     ways = _every_way(
         [option], wanted, lambda o, f: price(o, f, Load(steps=0), rate=None, budget_usd=budget_usd, backends=backends)
     )
-    ranked = sorted(ways, key=lambda one: (_ranking(False)(one)[0], one.offer.price_per_hour, one.offer.instance_type))
+
+    def rank(one: PricedOffer) -> tuple[object, ...]:
+        return (_ranking(False)(one)[0], _short_of_gib(one), one.offer.price_per_hour, one.offer.instance_type)
+
+    ranked = sorted(ways, key=rank)
     return Plan(
         requirement=option.name,
         budget_usd=budget_usd,

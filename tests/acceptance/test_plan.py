@@ -105,6 +105,41 @@ def test_memory_alone_is_priced_by_the_hour_and_is_no_job(priced: Program) -> No
     assert json.loads(priced.good("status", "--json").stdout)["jobs"] == []
 
 
+@pytest.mark.parametrize("words", [(), ("--budget", "5")])
+def test_memory_that_no_machine_has_is_3_with_the_nearest_first(priced: Program, words: tuple[str, ...]) -> None:
+    (priced.folder / "other.json").write_text('{"min_vram_gb": 500}')
+    done = priced.run("plan", "dpo", "--requirements", "other.json", *words)
+    assert done.returncode == 3
+    sentence, nothing, _, *rows = done.stdout.splitlines()
+    assert "is 465.66 GiB" in sentence
+    assert nothing == "Nothing fits. The nearest machines:"
+    assert "GH200" in rows[0]
+    sizes = [float(row.rpartition("has ")[2].removesuffix(" GiB")) for row in rows]
+    assert sizes == sorted(sizes, reverse=True)
+    assert max(map(len, rows)) <= 80
+    assert "Next: " in done.stderr
+    assert priced.run("plan", "dpo", "--requirements", "other.json", "--json", *words).returncode == 3
+
+
+def test_a_requirement_that_no_machine_meets_is_3_with_the_nearest_first(priced: Program) -> None:
+    options = [
+        {"name": name, "device": "cuda", "gpus": 1, "min_vram_gib": gib, "flop_per_step": 1e12}
+        for name, gib in (("larger", 400), ("smaller", 300))
+    ]
+    edit_requirement(priced.folder, ("options",), options)
+    edit_requirement(priced.folder, ("workload", "model", "parameters"), None)
+    done = priced.run("plan", "dpo", "--budget", "5")
+    assert done.returncode == 3
+    assert done.stdout.startswith("Nothing fits.")
+    best = next(line for line in done.stdout.splitlines() if line.endswith("GPU too small"))
+    assert "H100" in best
+    assert "smaller" in best
+    job = priced.run("dpo", "--yes", "--budget", "5")
+    assert job.returncode == 3
+    assert "GPU memory: 300.0 GiB, has 79.1 GiB" in job.stderr
+    assert priced.document("status")["jobs"] == []
+
+
 def test_p3_in_an_older_catalogue_is_planned_and_said_to_be_retired(priced: Program) -> None:
     file = Path(priced.environ["LAUNCH_CATALOGS"]) / "aws" / "vms.csv"
     text = file.read_text()
