@@ -59,9 +59,7 @@ def plan_dpo(everything: bool, as_json: bool, yes: bool, **flags: Any) -> int:
     line = no_budget_line(settings, plan.budget_needed_usd, priced=any(offer.cloud != "local" for offer in offers))
     if line:
         print(line)
-    print(plan_view.sentence(plan, request.requirement))
-    if plan.chosen and plan.choice:
-        print("\n".join([plan.chosen.reason, *plan_view.phases(plan.choice)]))
+    print("\n".join(plan_view.wrapped(plan_view.decision(plan, request.requirement))))
     if environment is None and not stated:
         print("No hours here yet: `launch plan dpo --yes` makes the trainer's environment and measures this machine.")
     print()

@@ -24,7 +24,7 @@ def priced(small: Program, tmp_path: Path) -> Program:
 def test_the_table_shows_every_cloud_and_this_machine_within_80_columns(priced: Program) -> None:
     done = priced.good("plan", "dpo", "--budget", "5")
     table = done.stdout.splitlines()
-    assert max(len(line) for line in table if "$" in line and "/h" in line) <= 80
+    assert max(map(len, table)) <= 80
     assert any("lambda A100 $1.99/h" in line and line.endswith("fits") for line in table)
     assert any("aws A10G $1.01/h" in line and "not rented yet" in line for line in table)
     assert any(line.startswith(">") and "local CPU" in line for line in table)
@@ -52,6 +52,19 @@ def test_a_cloud_without_a_budget_says_what_it_would_cost_there(priced: Program)
     assert "expected to cost $" in first
     done = priced.in_folder(priced.folder).good("dpo", "--dry-run", "--yes", "--cloud", "lambda")
     assert done.stderr.splitlines()[0] == first
+
+
+def test_before_the_question_of_money_stands_what_one_decides_it_from(priced: Program) -> None:
+    done = priced.run("dpo", "--yes", "--budget", "5", "--cloud", "lambda")
+    assert done.returncode == 4  # there is no key here
+    said = done.stderr.splitlines()
+    chosen = next(line for line in said if line.startswith(">"))
+    assert chosen.endswith("fits")
+    assert "Time: boot " in done.stderr
+    assert "Rests on: " in done.stderr
+    assert said.index(chosen) < next(at for at, line in enumerate(said) if "no key of Lambda" in line)
+    free = priced.good("dpo", "--yes", "--dry-run")
+    assert "where" not in free.stderr
 
 
 def test_without_a_catalogue_the_command_that_gets_one_is_said(small: Program, tmp_path: Path) -> None:
