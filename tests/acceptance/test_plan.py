@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from tests.acceptance.program import Program, edit_requirement
 from tests.bench.plan_speed import process_time
 from tests.bench.sample_jobs import EIGHT_B
-from tests.catalogues.files import write_full_size, write_small
+from tests.catalogues.files import LAMBDA, lambda_rows, write, write_full_size, write_small
 
 
 @pytest.fixture
@@ -151,6 +152,36 @@ def test_a_requirement_that_no_machine_meets_is_3_with_the_nearest_first(priced:
     assert job.returncode == 3
     assert "GPU memory: 300.0 GiB, has 79.1 GiB" in job.stderr
     assert priced.document("status")["jobs"] == []
+
+
+def test_each_fault_of_a_catalogue_is_named_and_its_good_rows_are_used(priced: Program) -> None:
+    rows = lambda_rows(("us-east-1",))
+    by_kind = {str(row["InstanceType"]): row for row in rows}
+    by_kind["gpu_1x_a10"]["Price"] = "nan"
+    by_kind["gpu_8x_a100"]["Price"] = "0"
+    by_kind["gpu_1x_h100_pcie"]["Price"] = "0.01"
+    folder = Path(priced.environ["LAUNCH_CATALOGS"])
+    lambdas = write(folder / "lambda" / "vms.csv", LAMBDA, [*rows, by_kind["gpu_1x_a100_sxm4"]])
+    day = 24 * 3600
+    now = lambdas.stat().st_mtime
+    os.utime(folder / "aws" / "vms.csv", (now, now + 30 * day))
+    done = priced.good("plan", "dpo", "--budget", "5")
+    for fault in (
+        "1 row is not used: its price is nan (line 2)",
+        "1 row is not used: its price is 0 (line 4)",
+        "1 row is not used: it repeats an earlier one (line 7)",
+        "lambda gpu_1x_h100_pcie is not used: $0.01 an hour for a H100 cannot be",
+        "are not used: their prices are from the future",
+    ):
+        assert sum(fault in line for line in done.stderr.splitlines()) == 1, (fault, done.stderr)
+    rented = [line.split()[1] for line in done.stdout.splitlines() if "/h" in line]
+    assert rented == ["A100", "GH200"]
+    os.utime(folder / "aws" / "vms.csv", (now, now - 3 * day))
+    (folder / "lambda" / "vms.csv").unlink()
+    again = priced.good("plan", "dpo", "--budget", "5")
+    assert "prices are 3 days old" in again.stderr
+    assert "there is no price catalogue of lambda; get it: " in again.stderr
+    assert "the catalogue of lambda has lost 2 of 2 kinds of machines" in again.stderr
 
 
 def test_p3_in_an_older_catalogue_is_planned_and_said_to_be_retired(priced: Program) -> None:
