@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import base64
 import socket
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -173,22 +171,3 @@ class _Refuse(paramiko.MissingHostKeyPolicy):
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
         raise _OtherKeyError
-
-
-def wait_until_reachable(
-    shell: Shell, *, limit_s: float, pause_s: float = 1.0, say: Callable[[], None] | None = None
-) -> None:
-    """Tries until somebody can log in. Raises Unreachable after `limit_s`, HostKeyChanged at once."""
-    give_up = time.monotonic() + limit_s
-    while True:
-        try:
-            if shell.run("true", timeout_s=30).status == 0:
-                return
-            problem = Unreachable(f"{shell.host.address} runs no command")
-        except Unreachable as error:
-            problem = error
-        if time.monotonic() >= give_up:
-            raise problem
-        if say is not None:
-            say()
-        time.sleep(pause_s)

@@ -11,6 +11,15 @@ from pathlib import Path
 from artifacts.errors import UsageProblem
 
 
+def root_of(environ: Mapping[str, str]) -> Path:
+    """`LAUNCH_HOME`, or the platform's user state folder; whether it is there or not."""
+    if given := environ.get("LAUNCH_HOME"):
+        return Path(given).expanduser().absolute()
+    from platformdirs import user_state_path
+
+    return user_state_path("launch", appauthor=False)
+
+
 @dataclass(frozen=True)
 class Home:
     """The state folder, and the database where it is not the SQLite file inside it."""
@@ -25,13 +34,7 @@ class Home:
         Raises:
             UsageProblem: the folder cannot be made or written, or its name can be in no list of folders.
         """
-        given = environ.get("LAUNCH_HOME")
-        if given:
-            root = Path(given).expanduser().absolute()
-        else:
-            from platformdirs import user_state_path
-
-            root = user_state_path("launch", appauthor=False)
+        root = root_of(environ)
         _require_one_word(root)
         _require_writable(root)
         return cls(root, environ.get("LAUNCH_DATABASE_URL") or None)

@@ -11,7 +11,8 @@ import contextlib
 import signal
 from collections.abc import Callable
 
-from artifacts.errors import LaunchError, LeaseLost, MachineGone, StoreFailed
+from artifacts.errors import HostKeyChanged, LaunchError, LeaseLost, MachineGone, StoreFailed
+from jobs import unended
 from jobs.backends import CancelledEarly, Command, OfferFailed
 from jobs.backends.choose import BackendOf, backend_of
 from jobs.clock import Clock, SystemClock
@@ -130,6 +131,7 @@ class Walk:
                 if self.verdict is not None:
                     write_verdict(folder, number, self.verdict)
                 self.write.move(number, following, self.clock.now())
+                _log(f"{self.clock.now():%H:%M:%S} {following}")
                 state = following
             self._give_back()
         except BaseException:
@@ -144,8 +146,13 @@ class Walk:
         except LaunchError as error:
             _log(str(error))
             command = error.next_step or f"launch status {self.job.id}"
-            self.write.set_attention(Attention(code="teardown_unconfirmed", costing=True, command=command))
+            message = f"{error.what} {error.costing or ''}".strip()
+            self.write.set_attention(
+                Attention(code="teardown_unconfirmed", costing=True, command=command, message=message)
+            )
+            unended.note(self.home.root, self.job.id, f"{self.job.id}: {message} {command}")
             raise
+        unended.clear(self.home.root, self.job.id)
         for code in ("teardown_unconfirmed", "results_held", "unreachable", "budget_short"):
             self.write.clear_attention(code)
 
@@ -235,7 +242,7 @@ class Walk:
             try:
                 self.backend.collect()
                 break
-            except MachineGone as error:
+            except (MachineGone, HostKeyChanged) as error:  # nothing more is taken from it
                 _log(f"{error}; what had come home before is kept")
                 break
             except (LaunchError, OSError) as error:

@@ -36,7 +36,18 @@ def main() -> None:
         code = 130
     except BrokenPipeError:  # `launch logs | head`: the reader has seen enough
         code = 0
+    _remind()
     _leave(code if isinstance(code, int) else 0)
+
+
+def _remind() -> None:
+    """Whatever was typed, a machine that may cost money and could not be ended is said."""
+    from jobs.home import root_of
+    from jobs.unended import lines
+    from launcher.console import say
+
+    for line in lines(root_of(os.environ)):
+        say(f"launch: {line}")
 
 
 def _leave(code: int) -> NoReturn:

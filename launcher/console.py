@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +14,21 @@ if TYPE_CHECKING:
 
 
 def say(message: str = "") -> None:
-    """A message or progress, to standard error, so that standard output can be piped."""
+    """A message or progress, to standard error: standard output can be piped. On a terminal, words stay whole."""
+    if sys.stderr.isatty():
+        message = wrapped(message, shutil.get_terminal_size().columns)
     print(message, file=sys.stderr, flush=True)
+
+
+def wrapped(message: str, width: int) -> str:
+    """Lines of at most `width` columns, where words let them. What stands in a line's beginning stays there."""
+    lines: list[str] = []
+    for line in message.split("\n"):
+        indent = line[: len(line) - len(line.lstrip())]
+        lines += textwrap.wrap(
+            line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+        ) or [line]
+    return "\n".join(lines)
 
 
 def print_document(document: dict[str, Any]) -> None:

@@ -16,16 +16,18 @@ from rich.text import Text
 
 from jobs.home import Home
 from jobs.job import Job
-from launcher.status_view import shorter
-from launcher.watch import progress_line
+from launcher.status_view import attention_lines, shorter
+from launcher.watch import money_line, progress_line
 
 CURVE_WIDTH = 40
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def panel(home: Home, job: Job) -> RenderableType:
+def panel(home: Home, job: Job, spent_usd: float = 0.0) -> RenderableType:
     """A panel that fits 80 columns: progress, the curves of loss and margin, and what needs attention."""
     rows: list[RenderableType] = [Text(progress_line(job))]
+    if paid := money_line(job, spent_usd):
+        rows.append(Text(paid, style="dim"))
     progress = job.progress
     if progress and progress.max_steps:
         bar = Table.grid()  # a bar by itself ends without a line break
@@ -40,7 +42,7 @@ def panel(home: Home, job: Job) -> RenderableType:
             values = [line[key] for line in lines]
             curves.add_row(label, sparkline(values), f"{values[-1]:.3f}")
         rows.append(curves)
-    rows += [Text(f"! {item.code}: {item.command}", style="yellow") for item in job.attention]
+    rows += [Text(f"! {line}", style="yellow") for line in attention_lines(job)]
     rows += [Text(line["message"], style="yellow") for line in everything if line.get("kind") == "notice"][-1:]
     rows.append(Text(f"Ctrl-C stops watching, not the job. launch cancel {job.id} ends it.", style="dim"))
     title = Text(job.id if job.spec.name == job.id else f"{job.id} {shorter(job.spec.name, 40)}")

@@ -52,8 +52,10 @@ def before_renting(plan: Plan, settings: Settings) -> list[str]:
     return [
         f"Expected to cost {money(choice.cost_expected)}; {money(choice.cost_worst)} at most: the machine ends itself.",
         f"If this computer goes away, the results wait on the machine until {until}, then it ends.",
-        "On it will lie: your model and pairs, and your Lambda API key (a copy for root, with which it ends itself,",
-        "and SkyPilot's, which its user can read; neither is in the trainer's container).",
+        (
+            "On it will lie: your model and pairs, and your Lambda API key (a copy for root, with which it ends "
+            "itself, and SkyPilot's, which its user can read; neither is in the trainer's container)."
+        ),
     ]
 
 

@@ -16,7 +16,7 @@ def overview(jobs: list[Job], costs: dict[str, float]) -> list[str]:
     rows: list[tuple[str, ...]] = []
     notes: dict[int, list[str]] = {}
     for job in jobs:
-        notes[len(rows)] = [f"    ! {item.code}: {item.command}" for item in job.attention]
+        notes[len(rows)] = [f"    ! {line}" for line in attention_lines(job)]
         rows.append(_row(job, costs.get(job.id, 0.0)))
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     right = (2, 3, 4, 6, 7)
@@ -87,8 +87,15 @@ def in_full(job: Job, costs: dict[str, float], home: Home) -> list[str]:
         "error": job.error,
     }
     lines = [f"{name:<10} {value}" for name, value in facts.items() if value is not None]
-    lines += [
-        f"attention  {item.code}" + (", still costing money" if item.costing else "") + f": {item.command}"
-        for item in job.attention
-    ]
+    lines += [f"attention  {line}" for line in attention_lines(job)]
     return lines
+
+
+def attention_lines(job: Job) -> list[str]:
+    """`results_held until 18:40, costing money: why; launch status dpo-1`."""
+    found: list[str] = []
+    for item in job.attention:
+        until = f" until {item.until.astimezone():%H:%M}" if item.until else ""
+        costing = ", costing money" if item.costing else ""
+        found.append(f"{item.code}{until}{costing}: {item.message or ''}{'; ' if item.message else ''}{item.command}")
+    return found

@@ -17,6 +17,7 @@ from launcher.console import duration, money, print_document, say
 from launcher.documents import status_document
 from launcher.ledger_view import costs_by_job
 from launcher.machine import free_disk_gib
+from launcher.status_view import attention_lines
 
 POLL_S = 0.5
 PLAIN_EVERY_S = 10.0
@@ -108,7 +109,8 @@ def _watch_plain(home: Home, store: Store, job_id: str) -> None:
         line = progress_line(job)
         phase = str(job.state)
         if phase != said or (line != phase and time.monotonic() - said_at >= PLAIN_EVERY_S):
-            say(f"{job_id} {line}")
+            paid = money_line(job, costs_by_job(store).get(job_id, 0.0))
+            say(f"{job_id} {line}{paid and f'; {paid}'}")
             said, said_at = phase, time.monotonic()
         if _over(home, job):
             return
@@ -125,7 +127,7 @@ def _watch_live(home: Home, store: Store, job_id: str) -> None:
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
             job = store.job(job_id)
-            live.update(panel(home, job), refresh=True)
+            live.update(panel(home, job, costs_by_job(store).get(job_id, 0.0)), refresh=True)
             if _over(home, job):
                 return
             time.sleep(POLL_S)
@@ -153,6 +155,15 @@ def progress_line(job: Job) -> str:
     return words
 
 
+def money_line(job: Job, spent_usd: float) -> str:
+    """`$0.31 of $5.00, gpu_1x_a100 in us-east-1 at $1.99/h`; empty where nothing is paid for."""
+    attempt = next((one for one in reversed(job.attempts) if one.price_per_hour), None)
+    if attempt is None or job.spec.budget_usd is None:
+        return ""
+    where = f"{attempt.instance_type} in {attempt.region} at {money(attempt.price_per_hour)}/h"
+    return f"{money(spent_usd)} of {money(job.spec.budget_usd)}, {where}"
+
+
 def _size(count: float) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
@@ -171,8 +182,8 @@ def _say_end(job: Job, cost_usd: float, home: Home) -> None:
     for problem in (job.error, missing_evaluation(job, home)):
         if problem:
             say(problem)
-    for item in job.attention:
-        say(f"attention: {item.code}: {item.message or item.command}")
+    for line in attention_lines(job):
+        say(f"attention: {line}")
     say(f"Results: {job.spec.results}")
     if job.outcome in (Outcome.SUCCEEDED, Outcome.BUDGET_STOPPED):
         say(f"Report: {job.spec.results / 'report.html'}")

@@ -34,6 +34,21 @@ SILENT_S = 60.0
 DOCUMENTS = ("end.json", "data.json", "best.json", "eval.json")
 FOLDERS = ("adapter", "adapter_last")
 LOGS = ("trainer", "evaluate", "run", "environment")
+LOOK = """\
+cd {folder} || exit 0
+for each in phase train.exit evaluate.exit; do cat "$each" 2> /dev/null || echo; done
+if flock --shared --nonblock .run.lock true; then echo free; else echo held; fi"""
+"""The task holds its lock for as long as it lives."""
+DEAD_LOOKS = 3
+WAITING_S = 60.0
+"""Within which a task that waits for data that is there has seen it."""
+RESTARTS = 3
+WAITS = {
+    "": "SkyPilot sets the machine up",
+    "waiting": "waiting for the data",
+    "environment": "making the trainer's environment",
+}
+"""Phases of the task before it trains, as a person is told them."""
 NOT_STARTED = 75
 """How the task ends where it did not come to the training (EX_TEMPFAIL)."""
 
@@ -60,6 +75,8 @@ class RemoteRun:
         self._folder = str(folder_on_host(job.id))
         self._command: Command = "dpo"
         self._ended: int | None = None
+        self._dead_looks = self._restarts = 0
+        self._submitted_at = clock.monotonic()
         self._looked_at = self._answered_at = clock.monotonic()
         execution = execution_of(choice)
         # A machine of a test has no GPU, whatever it is sold as.
@@ -140,7 +157,7 @@ class RemoteRun:
 
     def submit(self, command: Command) -> None:
         """The task on the machine does both, one after the other, whether a driver looks or not."""
-        self._command, self._ended = command, None
+        self._command, self._ended, self._submitted_at = command, None, self._clock.monotonic()
 
     def poll(self, timeout_s: float) -> int | None:
         if self._ended is not None:
@@ -158,11 +175,8 @@ class RemoteRun:
 
     def _look(self) -> int | None:
         """Brings home what is new, and says how the command ended, where it has."""
-        said = self._shell.run(
-            f"cd {shlex.quote(self._folder)} && for each in phase train.exit evaluate.exit; do "
-            'cat "$each" 2> /dev/null || echo; done'
-        )
-        phase, train, evaluate, *_ = [*said.out.split("\n"), "", "", ""]
+        said = self._shell.run(LOOK.format(folder=shlex.quote(self._folder)))
+        phase, train, evaluate, lock, *_ = [*said.out.split("\n"), "", "", "", ""]
         self._bring_growing()
         if self._command == "dpo":
             if train.strip():
@@ -173,8 +187,13 @@ class RemoteRun:
             return int(evaluate)
         if phase == "finished":
             return self._not_run()
-        if phase in ("", "waiting"):
+        waited_s = self._clock.monotonic() - self._submitted_at
+        if phase in WAITS and self._command == "dpo":
+            self._write.phase(PhaseProgress(name=WAITS[phase], done=round(waited_s), unit="s"))
+        if not phase or (phase == "waiting" and waited_s < WAITING_S):
             self._look_at_skypilot()
+        else:
+            self._look_at_task(alive=lock != "free")
         return None
 
     def _not_run(self) -> int:
@@ -188,6 +207,26 @@ class RemoteRun:
             why=last_lines(self._logs / "environment.log", count=3),
             next_step=f"launch logs {self._job.id}",
         )
+
+    def _look_at_task(self, *, alive: bool) -> None:
+        """A task that was killed with all that it ran, by a reboot above all, is given to SkyPilot again.
+
+        It goes on from its last checkpoint.
+        """
+        self._dead_looks = 0 if alive else self._dead_looks + 1
+        if self._dead_looks < DEAD_LOOKS:
+            return
+        if self._restarts == RESTARTS:
+            raise LaunchError(
+                f"The task was killed on the machine {RESTARTS + 1} times",
+                why=last_lines(self._logs / "run.log", count=3),
+                next_step=f"launch logs {self._job.id}",
+            )
+        self._restarts, self._dead_looks = self._restarts + 1, 0
+        print("the task on the machine was killed; it is started again", flush=True)
+        self._shell.run(f"rm -f {shlex.quote(self._folder)}/phase")
+        self._ready()
+        self._launch()
 
     def _look_at_skypilot(self) -> None:
         """Its failure is the job's; where only its server was lost, the machine is given to a new one."""

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from artifacts.errors import HostKeyChanged, LaunchError, MachineGone, Unreachable
 from artifacts.host import RemoteHost, make_host_key
-from artifacts.shell import Shell, wait_until_reachable
+from artifacts.shell import Said, Shell
 from jobs.allowance import allowance, left_usd
 from jobs.backends import Command, Machine, OfferFailed, Say
 from jobs.backends.machine_record import MachineRecord, RecordFile, cluster_name
@@ -193,17 +193,11 @@ class RentedMachine:
 
     def _log_in(self, instance: Instance, say: Say) -> None:
         """The first SSH, with the key that the create call put on the machine; its deadline must stand."""
-        record, began = self._file.current(), self._clock.monotonic()
+        record = self._file.current()
         key_file, _ = self._sky.key_pair()
         assert instance.address is not None
         shell = self._shell = Shell(RemoteHost(instance.address, USER, key_file, record.host_key))
-
-        def waiting() -> None:
-            waited_s = self._clock.monotonic() - began
-            say(PhaseProgress(name="waiting for the login", done=round(waited_s), unit="s"))
-
-        wait_until_reachable(shell, limit_s=LOGIN_WITHIN_S, say=waiting)
-        said = shell.run(f"cat {PUBLISHED}; date +%s")
+        said = self._first_words(shell, say)
         numbers = said.out.split()
         if len(numbers) != 2 or int(numbers[0]) - int(numbers[1]) > record.on_host_s + SLACK_S:
             raise Unreachable("The machine has no deadline of its own", why=said.err.strip() or said.out.strip())
@@ -212,6 +206,19 @@ class RentedMachine:
             provider=self._provider, sky=self._sky, ready=self._sky_is_ready,
         )  # fmt: skip
         self._run.begin()
+
+    def _first_words(self, shell: Shell, say: Say) -> Said:
+        """Its deadline, and what time it is there, as soon as somebody can log in."""
+        began = self._clock.monotonic()
+        while True:
+            try:
+                return shell.run(f"cat {PUBLISHED}; date +%s", timeout_s=30)
+            except Unreachable:
+                waited_s = self._clock.monotonic() - began
+                if waited_s > LOGIN_WITHIN_S:
+                    raise
+                say(PhaseProgress(name="waiting for the login", done=round(waited_s), unit="s"))
+                self._clock.sleep(LOOK_S / 2)
 
     def _sky_is_ready(self) -> None:
         """Waits for the server that was started beside the boot; raises what went wrong with it."""
@@ -276,6 +283,7 @@ class RentedMachine:
         if record is None or record.create_called_at is None or record.create_refused or record.gone_at:
             return
         began, seen, problem = self._clock.monotonic(), False, ""
+        by_us = False
         while True:
             try:
                 found = self._provider.named(record.instance_name)
@@ -287,6 +295,7 @@ class RentedMachine:
                 ids = {one.id for one in found}
                 if record.instance_id:
                     ids.add(record.instance_id)
+                by_us = True
                 self._provider.terminate(sorted(ids))
                 problem = f"{len(found)} still listed"
             except LaunchError as error:
@@ -299,7 +308,10 @@ class RentedMachine:
                     next_step=f"launch status {self._job.id} tries again; by hand: {self._provider.console()}",
                 )
             self._clock.sleep(LOOK_S)
-        self._file.change(gone_at=self._clock.now())
+        gone_at = self._clock.now()
+        if not by_us:  # nobody saw when; its own deadline was the last moment
+            gone_at = min(gone_at, self._ends_at(record, record.charged_s))
+        self._file.change(gone_at=gone_at)
         try:
             self._sky.forget(record.cluster)
         except LaunchError as error:  # a record of SkyPilot's ends nothing and costs nothing

@@ -25,6 +25,12 @@ JOB_STATE_LIMIT_S = 60.0
 FORGET_LIMIT_S = 180.0
 
 
+def _first_and_last(said: str, last: int = 6) -> str:
+    """Of the pages that SkyPilot says, the line that names what failed, and the end."""
+    lines = [line for line in said.splitlines() if line.strip()]
+    return "\n".join(lines if len(lines) <= last + 1 else [lines[0], "...", *lines[-last:]])
+
+
 class SkyPilot:
     """One store's SkyPilot: a HOME, a user hash and a server of its own, shared by the drivers of one `$LAUNCH_HOME`.
 
@@ -125,9 +131,10 @@ class SkyPilot:
         except RequestLost:
             raise
         except SkyPilotFailed as error:
+            said = f"{error.why}\n{self.request_log(request_id)}".strip()
+            print(said, flush=True)  # the driver's log has all of it
             raise SkyPilotFailed(
-                f"SkyPilot could not start the job: {error.what}",
-                why=f"{error.why}\n{self.request_log(request_id)}".strip(),
+                f"SkyPilot could not start the job: {error.what}", why=_first_and_last(said)
             ) from error
         return True
 

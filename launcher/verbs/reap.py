@@ -22,6 +22,7 @@ def reap_command(dry_run: bool, yes: bool, as_json: bool) -> int:
     import os
 
     from artifacts.errors import CredentialProblem, Declined, LaunchError
+    from jobs import unended
     from jobs.home import Home
     from jobs.lambda_api import LambdaApi
     from jobs.lambda_key import lambda_key, new_key
@@ -33,7 +34,8 @@ def reap_command(dry_run: bool, yes: bool, as_json: bool) -> int:
     if key is None:
         raise CredentialProblem("There is no key of Lambda here, so no machine can be seen.", next_step=new_key())
     api = LambdaApi(key, os.environ)
-    store = Store.open(Home.from_environment(os.environ))
+    home = Home.from_environment(os.environ)
+    store = Store.open(home)
     instances = api.instances()  # before the jobs: see `claimed`
     machines = claimed(instances, store.store_id, store.jobs())
     over = [machine for machine in machines if machine.claim is Claim.OVER]
@@ -51,6 +53,7 @@ def reap_command(dry_run: bool, yes: bool, as_json: bool) -> int:
         for machine in over:
             if machine.job and machine.instance.id not in left:
                 store.clear_attention(machine.job, "teardown_unconfirmed")
+                unended.clear(home.root, machine.job)
         say(f"{_count(len(over) - len(left))} ended.")
     if as_json:
         ended = {machine.instance.id for machine in over} - left if not dry_run else set[str]()

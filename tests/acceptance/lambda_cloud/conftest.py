@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.acceptance.lambda_cloud import stock_sky
 from tests.acceptance.lambda_cloud.cloud import Cloud, cannot_run
+from tests.acceptance.lambda_cloud.renter import make_renter
+from tests.acceptance.processes import end_all
+from tests.acceptance.program import Program
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +29,14 @@ def cloud(cloud_of_this_run: Cloud) -> Iterator[Cloud]:
     cloud_of_this_run.reset()
     yield cloud_of_this_run
     cloud_of_this_run.reset()
+
+
+@pytest.fixture
+def renter(cloud: Cloud, tmp_path: Path, demo_project: Path, warm_state: Path) -> Iterator[Program]:
+    """Who rents through SkyPilot. Whatever a failed test leaves is ended."""
+    if why := stock_sky.cannot_run():
+        pytest.skip(why)
+    program = make_renter(cloud, tmp_path, demo_project, warm_state)
+    yield program
+    cloud.provider.reset()
+    end_all(tmp_path)

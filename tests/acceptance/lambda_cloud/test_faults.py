@@ -1,0 +1,396 @@
+"""What goes wrong between the create call and the ledger: said, survived or ended, and nothing is left running.
+
+The driver is a thread of the test and the task goes over by SSH (by_ssh.py); API, machines, guard, transfer and
+trainer are real. What needs SkyPilot is in test_kills.py and test_skypilot.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs import pull
+from jobs.job import Outcome
+from tests.acceptance.lambda_cloud.by_ssh import HastyClock, InTest
+from tests.acceptance.lambda_cloud.cloud import Cloud
+from tests.acceptance.lambda_cloud.faults import QUOTA
+from tests.acceptance.lambda_cloud.renter import LINE, agrees_with_the_meter, make_renter, record_of
+from tests.acceptance.processes import end_all
+from tests.acceptance.program import Program, edit_requirement, without_test_data
+from tests.acceptance.waiting import until
+
+pytestmark = pytest.mark.filterwarnings("default")  # paramiko's and fabric's own
+
+Rent = Callable[..., InTest]
+
+
+@pytest.fixture
+def program(
+    cloud: Cloud, tmp_path: Path, demo_project: Path, warm_state: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Program]:
+    made = make_renter(cloud, tmp_path, demo_project, warm_state)
+    without_test_data(made.folder)  # the name line's test has the evaluation
+    for name, value in made.environ.items():
+        monkeypatch.setenv(name, value)  # the driver is in this process
+    yield made
+    end_all(tmp_path)
+
+
+@pytest.fixture
+def rent(program: Program, cloud: Cloud, tmp_path: Path) -> Iterator[Rent]:
+    """Records a job of `program`, or of another `renter`, and is its driver."""
+    made: list[InTest] = []
+    log = tmp_path / "drivers.log"
+    log.touch()
+
+    def one(*words: str, renter: Program = program, **options: object) -> InTest:
+        number = 1 + sum(each.program is renter for each in made)
+        made.append(InTest(renter, cloud, log, *words, number=number, **options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield one
+    cloud.provider.reset()  # whatever a driver waits for ends with its machine
+    for each in made:
+        each.close()
+
+
+def succeeded(job: InTest, *, machines: int = 1) -> None:
+    row = job.program.job(job.job_id)
+    assert row["outcome"] == "succeeded", job.log()
+    assert row["attention"] == []
+    assert pull.results_are_whole(Path(row["results"]))
+    assert len({request.body["name"] for request in job.cloud.api.creates()}) == machines
+    agrees_with_the_meter(job.program, job.cloud)
+
+
+def failed(job: InTest, *words: str) -> None:
+    row = job.program.job(job.job_id)
+    assert row["outcome"] == "failed"
+    for word in words:
+        assert word in row["error"], row["error"]
+    agrees_with_the_meter(job.program, job.cloud)
+
+
+# ---- the create call ----
+
+
+def test_a_create_that_answers_500_and_worked_is_one_machine_though_the_list_lags(rent: Rent, cloud: Cloud) -> None:
+    cloud.faults.next("launch", answer=500, though_it_works=True, list_lag_s=6)
+    job = rent()
+    assert job.run() is Outcome.SUCCEEDED
+    assert len(cloud.api.creates()) == 1
+    succeeded(job)
+
+
+def test_a_create_whose_answer_is_cut_off_is_one_machine(rent: Rent, cloud: Cloud) -> None:
+    cloud.faults.next("launch", cut=True, though_it_works=True)
+    job = rent()
+    assert job.run() is Outcome.SUCCEEDED
+    succeeded(job)
+
+
+def test_a_create_that_answers_500_and_did_nothing_ends_in_another_machine(rent: Rent, cloud: Cloud) -> None:
+    cloud.faults.next("launch", answer=500)
+    job = rent(clock=HastyClock(10))
+    assert job.run() is Outcome.SUCCEEDED
+    assert job.program.job("dpo-1")["attempt"] == 2
+    assert cloud.provider.everything() == []
+
+
+def test_a_slow_api_that_limits_rates_and_fails_now_and_then_is_waited_for(rent: Rent, cloud: Cloud) -> None:
+    cloud.faults.next("instances", answer=429, times=4)
+    cloud.faults.next("instances", delay_s=3, times=2)
+    cloud.faults.next("instances", answer=503, times=2)
+    cloud.faults.next("instance-types", answer=502)
+    cloud.faults.next("terminate", answer=500)
+    job = rent()
+    assert job.run() is Outcome.SUCCEEDED
+    succeeded(job)
+
+
+def test_a_machine_that_is_unhealthy_is_ended_and_the_next_offer_is_tried(rent: Rent, cloud: Cloud) -> None:
+    cloud.faults.next_boot(unhealthy=True)
+    job = rent()
+    assert job.run() is Outcome.SUCCEEDED
+    succeeded(job, machines=2)
+    first, second = job.program.document("cost")["rows"]
+    assert first["cost_usd"] == 0
+    assert second["cost_usd"] > 0
+
+
+def test_a_machine_that_never_boots_is_ended_and_the_next_offer_is_tried(rent: Rent, cloud: Cloud) -> None:
+    cloud.faults.next_boot(stuck=True)
+    job = rent(clock=HastyClock(60))
+    assert job.run() is Outcome.SUCCEEDED
+    assert "was not active after" in job.log()
+    assert job.program.job("dpo-1")["attempt"] == 2
+    assert cloud.provider.everything() == []
+
+
+def test_a_machine_that_nobody_can_log_into_is_ended(rent: Rent, cloud: Cloud) -> None:
+    cloud.faults.next_boot(no_sshd=True, times=20)
+    job = rent(clock=HastyClock(100))
+    assert job.run() is Outcome.FAILED
+    row = job.program.job("dpo-1")
+    assert "cannot be reached by SSH" in row["error"]
+    assert cloud.provider.everything() == []
+
+
+def test_a_machine_that_took_no_user_data_has_another_host_key_and_is_ended(rent: Rent, cloud: Cloud) -> None:
+    """It has no deadline either; nothing is sent to it."""
+    cloud.faults.next_boot(ignore_user_data=True)
+    job = rent()
+    assert job.run() is Outcome.SUCCEEDED
+    assert "another host key" in job.log()
+    succeeded(job, machines=2)
+
+
+def test_a_price_that_rose_since_the_plan_is_paid_only_within_the_budget(rent: Rent, cloud: Cloud) -> None:
+    job = rent("--gpu", "A10")
+    cloud.provider.set_type("gpu_1x_a10", price_cents_per_hour=60_000)
+    assert job.run() is Outcome.FAILED
+    failed(job, "at $600.00 an hour", "buys no training")
+    assert cloud.api.creates() == []
+
+
+def test_a_quota_is_said_in_lambdas_words(rent: Rent, cloud: Cloud) -> None:
+    job = rent()
+    cloud.faults.next("launch", answer=400, code=QUOTA, message="Quota exceeded.", times=50)
+    assert job.run() is Outcome.FAILED
+    failed(job, "Quota exceeded")
+
+
+# ---- while it is there ----
+
+
+def test_a_connection_cut_in_mid_upload_is_taken_up_again(rent: Rent, cloud: Cloud, program: Program) -> None:
+    terms = program.folder / "terms.txt"
+    terms.write_bytes(b"".join(b"%064x\n" % (number * 0x9E3779B97F4A7C15 % 2**256) for number in range(400_000)))
+    with (program.folder / "launch.toml").open("a") as file:
+        file.write('\nterms = "terms.txt"\n')
+    edit_requirement(program.folder, ("workload", "training", "steps"), None)
+    job = rent()
+    ended = job.start()
+    job.until_state("syncing")
+    machine = job.machine()
+    until(
+        lambda: (
+            "incoming"
+            in machine.run(
+                ["sh", "-c", "ls -d /home/ubuntu/launch/incoming/.* /home/ubuntu/launch/incoming/* 2>/dev/null"],
+                check=False,
+            )
+        ),
+        "an upload",
+        seconds=60,
+    )
+    machine.run(["pkill", "-KILL", "-f", "sshd: ubuntu"], check=False)
+    assert ended.result(timeout=180) is Outcome.SUCCEEDED
+    succeeded(job)
+
+
+def test_a_network_that_is_silent_for_a_while_in_training_costs_nothing_but_time(rent: Rent, cloud: Cloud) -> None:
+    job = rent("--max-steps", "200")
+    ended = job.start()
+    job.until_step(3)
+    job.machine().cut()
+    until(lambda: "Connection" in job.log() or "reached" in job.log(), "a look that fails", seconds=150)
+    job.machine().restore()
+    assert ended.result(timeout=240) is Outcome.SUCCEEDED
+    succeeded(job)
+
+
+def test_connections_reset_in_training_and_in_the_pull_are_made_again(rent: Rent, cloud: Cloud) -> None:
+    job = rent("--max-steps", "60")
+    ended = job.start()
+    job.until_step(3)
+    job.machine().run(["pkill", "-KILL", "-f", "sshd: ubuntu"])
+    job.until_state("pulling", "tearing_down", "done")
+    machine = next(iter(cloud.provider.everything()), None)
+    if machine is not None:
+        machine.machine.run(["pkill", "-KILL", "-f", "sshd: ubuntu"], check=False)  # type: ignore[attr-defined]
+    assert ended.result(timeout=180) is Outcome.SUCCEEDED
+    succeeded(job)
+
+
+def test_a_machine_that_dies_in_training_leaves_what_had_come_home(rent: Rent, cloud: Cloud, program: Program) -> None:
+    job = rent("--max-steps", "2000", "--eval-every", "10")
+    ended = job.start()
+    work = job.home.work("dpo-1")
+    until(lambda: any(work.glob("checkpoints/checkpoint-*")), "a checkpoint at home", seconds=180)
+    instance = cloud.provider.everything()[0]
+    cloud.provider.terminate(cloud.provider.account(cloud.key), {"instance_ids": [instance.id]})
+    assert ended.result(timeout=180) is Outcome.FAILED
+    failed(job, "is gone, and nobody here has ended it")
+    results = Path(program.job("dpo-1")["results"])
+    assert (results / "adapter_last" / "adapter_model.safetensors").exists() or any(results.glob("checkpoint*"))
+
+
+def test_a_reboot_in_training_is_followed_by_the_rest_of_it(rent: Rent, cloud: Cloud) -> None:
+    job = rent("--max-steps", "300", "--eval-every", "20")
+    ended = job.start()
+    work = job.home.work("dpo-1")
+    until(lambda: any(work.glob("checkpoints/checkpoint-*")), "a checkpoint at home", seconds=180)
+    job.machine().reboot()
+    assert ended.result(timeout=240) is Outcome.SUCCEEDED
+    assert job.sky is not None
+    assert len(job.sky.launched) == 2
+    succeeded(job)
+
+
+def test_a_host_key_that_changes_ends_the_job_and_the_machine(rent: Rent, cloud: Cloud) -> None:
+    job = rent("--max-steps", "2000")
+    ended = job.start()
+    job.until_step(3)
+    machine = job.machine()
+    machine.change_host_keys()
+    machine.run(["pkill", "-KILL", "-f", "sshd: ubuntu"])
+    assert ended.result(timeout=180) is Outcome.FAILED
+    failed(job, "another host key", "nothing was sent to it")
+
+
+def test_a_machine_whose_disk_is_full_is_said_to_be_so_and_ended(rent: Rent, cloud: Cloud) -> None:
+    job = rent()
+
+    def fill() -> None:
+        job.machine().run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=0777", "tmpfs", "/home/ubuntu/launch"])
+
+    job.before_launch = fill
+    assert job.run() is Outcome.FAILED
+    failed(job, "The disk of the rented machine is full")
+
+
+# ---- the end ----
+
+
+def test_at_the_budgets_line_the_best_adapter_comes_home_and_it_is_exit_5(rent: Rent, cloud: Cloud) -> None:
+    """The trainer reads the deadline that the guard has published; here it is brought nearer."""
+    job = rent("--max-steps", "100000", "--eval-every", "20")
+
+    def nearer() -> None:
+        machine = job.machine()
+        soon = "echo $(($(date +%s) + $1)) > /run/launch-deadline"
+        record = record_of(job.program)
+        assert record is not None
+        machine.run(["sh", "-c", soon, "sh", str(int(record.reserve_s) + 40)])
+
+    job.before_launch = nearer
+    assert job.run() is Outcome.BUDGET_STOPPED
+    row = job.program.job("dpo-1")
+    assert row["outcome"] == "budget_stopped"
+    assert pull.results_are_whole(Path(row["results"]))
+    assert (Path(row["results"]) / "adapter" / "adapter_model.safetensors").is_file()
+    agrees_with_the_meter(job.program, cloud)
+
+
+def test_a_terminate_that_lies_is_called_until_the_list_agrees(rent: Rent, cloud: Cloud) -> None:
+    cloud.faults.next("terminate", lie=True, times=3)
+    job = rent()
+    assert job.run() is Outcome.SUCCEEDED
+    assert len(cloud.api.log("POST", "/instance-operations/terminate")) >= 4
+    succeeded(job)
+
+
+def test_a_machine_that_cannot_be_ended_stands_in_every_status_with_its_console(rent: Rent, cloud: Cloud) -> None:
+    cloud.faults.next("terminate", answer=500, times=10_000)
+    job = rent(clock=HastyClock(20))
+    with pytest.raises(Exception, match="could not be seen to end"):
+        job.run()
+    (attention,) = job.program.job("dpo-1")["attention"]
+    assert (attention["code"], attention["costing"]) == ("teardown_unconfirmed", True)
+    assert "cloud.lambda.ai" in attention["command"]
+    assert "teardown_unconfirmed" in job.program.good("status").stdout
+    said = job.program.good("cost").stderr  # as any other command
+    assert "could not be seen to end" in said
+    assert "an hour" in said
+    cloud.faults.clear()
+    assert job.run() is Outcome.SUCCEEDED  # the next driver: it finds the verdict, and ends the machine
+    assert job.program.job("dpo-1")["attention"] == []
+    assert job.program.good("cost").stderr == ""
+    assert cloud.provider.everything() == []
+
+
+def test_cancelled_the_last_checkpoint_comes_home_and_the_machine_ends(rent: Rent, program: Program) -> None:
+    job = rent("--max-steps", "2000", "--eval-every", "10")
+    ended = job.start()
+    job.until_step(15)
+    program.good("cancel", "dpo-1", "--yes")
+    assert ended.result(timeout=180) is Outcome.CANCELLED
+    results = Path(program.job("dpo-1")["results"])
+    assert (results / "adapter_last" / "adapter_model.safetensors").is_file()
+    agrees_with_the_meter(program, job.cloud)
+
+
+def test_cancelled_now_a_machine_that_does_not_answer_ends(rent: Rent, program: Program) -> None:
+    job = rent("--max-steps", "2000")
+    ended = job.start()
+    job.until_step(3)
+    job.machine().cut()
+    program.good("cancel", "dpo-1", "--now", "--yes")
+    assert ended.result(timeout=240) is Outcome.CANCELLED
+    agrees_with_the_meter(program, job.cloud)
+
+
+# ---- keys ----
+
+
+def test_a_key_that_is_missing_malformed_open_to_all_or_expired_is_exit_4_with_the_remedy(
+    program: Program, cloud: Cloud
+) -> None:
+    bare = Program(program.home, program.folder, {**program.environ, "LAMBDA_API_KEY": ""})
+    keys = program.home / ".lambda_cloud/lambda_keys"
+
+    def said(renter: Program) -> str:
+        done = renter.run(*LINE)
+        assert done.returncode == 4, done.stderr
+        assert "Next: " in done.stderr
+        return done.stderr
+
+    assert "There is no key of Lambda here" in said(bare)
+    keys.parent.mkdir(parents=True, exist_ok=True)
+    keys.write_text("what is this\n")
+    keys.chmod(0o600)
+    assert "api_key" in said(bare)
+    keys.write_text(f"api_key = {cloud.key}\n")
+    keys.chmod(0o644)
+    assert "chmod 600" in said(bare)
+    keys.chmod(0o600)
+    cloud.provider.revoke(cloud.key)
+    assert "does not accept the API key" in said(bare)
+    assert json.loads(program.good("cost", "--json").stdout)["rows"] == []
+    assert cloud.api.creates() == []
+
+
+# ---- several at once ----
+
+
+def test_two_jobs_at_once_are_two_machines_of_two_names(rent: Rent, cloud: Cloud, program: Program) -> None:
+    first, second = rent(), rent()
+    ends = [job.start() for job in (first, second)]
+    assert [end.result(timeout=240) for end in ends] == [Outcome.SUCCEEDED] * 2
+    names = {request.body["name"] for request in cloud.api.creates()}
+    assert len(names) == 2
+    agrees_with_the_meter(program, cloud)
+
+
+def test_two_stores_on_one_account_do_not_touch_each_others_machines(
+    rent: Rent, cloud: Cloud, tmp_path: Path, demo_project: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = make_renter(cloud, tmp_path / "other", demo_project)
+    without_test_data(other.folder)
+    job, neighbour = rent("--max-steps", "150"), rent("--max-steps", "20", renter=other)
+    ends = [job.start(), neighbour.start()]
+    job.until_step(1)
+    mine, theirs = record_of(job.program), record_of(other)
+    assert mine is not None
+    assert theirs is not None
+    assert mine.instance_name != theirs.instance_name
+    said = other.run("reap", "--yes")
+    assert mine.instance_name in said.stdout + said.stderr
+    assert [end.result(timeout=240) for end in ends] == [Outcome.SUCCEEDED] * 2
+    agrees_with_the_meter(job.program, cloud)
+    agrees_with_the_meter(other, cloud)

@@ -1,0 +1,166 @@
+"""Launcher and driver are killed, or go away for good: the machine is taken over, or ends itself. Real SkyPilot."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from jobs import pull
+from jobs.home import Home
+from jobs.store import Store
+from tests.acceptance.lambda_cloud.cloud import Cloud
+from tests.acceptance.lambda_cloud.renter import LIMIT_S, LINE, agrees_with_the_meter, driver_log, record_of
+from tests.acceptance.processes import processes, steps_done
+from tests.acceptance.program import Program
+from tests.acceptance.terminal import Terminal
+from tests.acceptance.waiting import until
+
+Seen = Callable[[Program, Cloud, Store], bool]
+
+
+def _in(state: str) -> Seen:
+    return lambda program, cloud, store: store.job("dpo-1").state == state
+
+
+def _recorded(field: str) -> Seen:
+    def seen(program: Program, cloud: Cloud, store: Store) -> bool:
+        record = record_of(program)
+        return record is not None and getattr(record, field) is not None
+
+    return seen
+
+
+def _set_up(program: Program, cloud: Cloud, store: Store) -> bool:
+    phase = store.job("dpo-1").phase
+    return phase is not None and phase.name == "SkyPilot sets the machine up"
+
+
+def _checkpoint_at_home(program: Program, cloud: Cloud, store: Store) -> bool:
+    return any((program.state("dpo-1") / "work/checkpoints").glob("checkpoint-*"))
+
+
+MOMENTS: dict[str, Seen] = {
+    "the create call was made and has not answered": lambda program, cloud, store: bool(cloud.provider.everything()),
+    "the machine boots": lambda program, cloud, store: "waiting for the machine" in driver_log(program),
+    "it is active": _recorded("active_at"),
+    "SkyPilot was asked": _recorded("launch_request"),
+    "model and data are on their way": _in("syncing"),
+    "SkyPilot sets the machine up": _set_up,
+    "the first step was measured": lambda program, cloud, store: steps_done(program) >= 1,
+    "a checkpoint has come home": _checkpoint_at_home,
+    "it evaluates": _in("evaluating"),
+    "the pull has begun": _in("pulling"),
+    "the machine is being ended": _in("tearing_down"),
+}
+
+
+def kill_drivers(program: Program) -> None:
+    found = processes(program, "jobs.driver")
+    for process in found:
+        process.kill()
+    psutil.wait_procs(found, timeout=30)
+
+
+def test_killed_at_each_named_moment_the_job_goes_on_at_the_next_status(renter: Program, cloud: Cloud) -> None:
+    """One job through all of them: at each moment its driver is killed (the launcher with it, the first time)."""
+    cloud.faults.next("launch", delay_s=5)
+    cloud.faults.next_boot(boot_s=8)
+    launcher = renter.start(*LINE, "--max-steps", "200", "--eval-every", "20")
+    until(lambda: (renter.home / "state/launch.sqlite").exists(), "the store", seconds=60)
+    with Store.open(Home(renter.home / "state")) as store:
+        until(lambda: bool(store.unfinished()), "the job", seconds=120)
+        for name, seen in MOMENTS.items():
+            until(
+                lambda seen=seen: seen(renter, cloud, store) or store.job("dpo-1").state == "done",
+                name,
+                seconds=LIMIT_S,
+                poll_s=0.004,
+            )
+            assert store.job("dpo-1").state != "done", f"it was over before {name}"
+            if launcher.poll() is None:
+                launcher.kill()
+                launcher.communicate()
+            kill_drivers(renter)
+            renter.document("status")  # starts the next driver
+        until(lambda: store.job("dpo-1").state == "done", "the end", seconds=LIMIT_S)
+    until(lambda: not processes(renter, "jobs.driver"), "the report", seconds=60)
+    row = renter.job("dpo-1")
+    assert row["outcome"] == "succeeded", driver_log(renter)
+    assert row["attention"] == []
+    assert len(cloud.api.creates()) == 1
+    assert (row["attempt"], row["step"]) == (1, 200)
+    assert pull.results_are_whole(Path(row["results"]))
+    assert (Path(row["results"]) / "eval.json").is_file()
+    agrees_with_the_meter(renter, cloud)
+
+
+def test_ctrl_c_stops_the_watching_and_cancel_brings_home_what_there_is(renter: Program, cloud: Cloud) -> None:
+    argv = [sys.executable, "-m", "launcher", *LINE, "--max-steps", "2000", "--eval-every", "20"]
+    terminal = Terminal(argv, folder=str(renter.folder), environ=renter.variables())
+    terminal.until(lambda screen: "training: step" in screen, "the training", seconds=LIMIT_S)
+    assert "of $5.00, gpu_1x_" in str(terminal.screen)
+    until(lambda: (renter.state("dpo-1") / "work/adapter").is_dir(), "an adapter at home", seconds=LIMIT_S)
+    assert terminal.interrupt() == 130
+    assert len(cloud.provider.everything()) == 1, "Ctrl-C ended the job"
+    renter.good("cancel", "dpo-1", "--yes")
+    until(lambda: renter.job("dpo-1")["state"] == "done", "the end", seconds=LIMIT_S, poll_s=0.5)
+    until(lambda: not processes(renter, "jobs.driver"), "the report", seconds=60)
+    row = renter.job("dpo-1")
+    assert row["outcome"] == "cancelled"
+    assert (Path(row["results"]) / "adapter/adapter_model.safetensors").is_file()
+    agrees_with_the_meter(renter, cloud)
+
+
+def test_with_the_launcher_gone_for_good_the_machine_ends_itself(renter: Program, cloud: Cloud) -> None:
+    """Nothing of ours is left on this computer: what holds is on the machine."""
+    launcher = renter.start(*LINE, "--hold", "0.4")
+    until(lambda: steps_done(renter) >= 1, "the first step", seconds=LIMIT_S)
+    launcher.kill()
+    launcher.communicate()
+    for process in psutil.process_iter():
+        try:
+            mine = process.environ().get("HOME", "").startswith(str(renter.home))
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+        if mine:
+            process.kill()  # the driver, SkyPilot's server and its workers
+    until(lambda: not cloud.provider.everything(), "the machine's own end", seconds=LIMIT_S)
+    (reading,) = cloud.meter.read()[-1:]
+    assert reading.billed_s / 3600 * 2 < 5, "the budget"
+    renter.document("status")
+    until(lambda: renter.job("dpo-1")["state"] == "done", "the account", seconds=120, poll_s=0.5)
+    until(lambda: not processes(renter, "jobs.driver"), "the report", seconds=60)
+    row = renter.job("dpo-1")
+    assert row["outcome"] == "failed"
+    assert "is gone" in row["error"]
+    agrees_with_the_meter(renter, cloud)
+
+
+@pytest.mark.full
+def test_skypilots_server_killed_in_mid_launch_with_all_its_processes_is_asked_again(
+    renter: Program, cloud: Cloud
+) -> None:
+    launcher = renter.start(*LINE)
+    until(lambda: _recorded("launch_request")(renter, cloud, None), "the request", seconds=LIMIT_S)  # type: ignore[arg-type]
+    servers = [each for each in psutil.process_iter(["cmdline"]) if _is_server(each, renter)]
+    assert servers
+    for server in servers:
+        for process in [*server.children(recursive=True), server]:
+            process.kill()
+    _, said = launcher.communicate(timeout=LIMIT_S)
+    assert launcher.returncode == 0, said + driver_log(renter)
+    assert "SkyPilot is asked again" in driver_log(renter)
+    agrees_with_the_meter(renter, cloud)
+
+
+def _is_server(process: psutil.Process, renter: Program) -> bool:
+    try:
+        return "sky.server.server" in (process.info["cmdline"] or []) and str(renter.home) in process.environ().get(
+            "HOME", ""
+        )
+    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+        return False
