@@ -78,8 +78,8 @@ def plan(
     Without a budget nothing is bought: this machine's GPU runs the whole job where an option fits it, else its CPU
     runs a part of it, and time is no reason against either. With one, chosen is the cheapest expected cost of what
     fits; ties go to the sooner. A part is as many steps as money and time let through, and there the most steps win.
-    The result does not depend on the order of `offers`. With `choice_alone` the choice is the same, and what cannot be
-    chosen is not priced: `budget_needed_usd` is None, and dearer regions and what cannot be rented are not listed.
+    The result does not depend on the order of `offers`. With `choice_alone` it is the same but for `offers`: dearer
+    regions, and what cannot be rented, are not priced.
     """
     free = budget_usd is None
     load = load_of(requirement, upload_bytes_per_s=upload_bytes_per_s)
@@ -111,9 +111,7 @@ def plan(
     return Plan(
         requirement=requirement.workload.model.architecture or "model",
         budget_usd=budget_usd,
-        budget_needed_usd=None
-        if choice_alone
-        else budget_needed(
+        budget_needed_usd=budget_needed(
             requirement.options,
             offers,
             load if max_steps is None else replace(load, steps=max_steps),
@@ -145,19 +143,22 @@ def budget_needed(
     None where no offer could, or nobody knows how long it would take. Where no cloud that can be rented does it, or
     none in time, the others count: what the job would cost there is worth knowing.
     """
-    everywhere = frozenset(offer.cloud for offer in offers)
     paid = [offer for offer in offers if offer.price_per_hour > 0 and cloud in (None, "any", offer.cloud)]
-    found = [
-        (one.offer.cloud not in backends, (one.hours_expected or 0.0) > within_hours, one.cost_expected)
-        for one in _every_way(
+    for clouds in (backends, frozenset(offer.cloud for offer in paid) - backends):
+        ways = _every_way(
             options,
-            paid,
-            lambda o, f: price(o, f, load, rate=rate_for(o, f, rates), backends=everywhere),
+            [offer for offer in paid if can_be_had(offer, clouds)],
+            lambda o, f, clouds=clouds: price(o, f, load, rate=rate_for(o, f, rates), backends=clouds),
             every_region=False,
         )
-        if one.fits and one.cost_expected is not None
-    ]
-    return math.ceil(min(found)[2] * 100 - 1e-6) / 100 if found else None
+        costs = [
+            ((one.hours_expected or 0.0) > within_hours, one.cost_expected)
+            for one in ways
+            if one.fits and one.cost_expected is not None
+        ]
+        if costs:
+            return math.ceil(min(costs)[1] * 100 - 1e-6) / 100
+    return None
 
 
 def _every_way(

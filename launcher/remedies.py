@@ -45,7 +45,7 @@ def _found(flags: Mapping[str, Any], market: Market, first: Plan) -> Iterator[Re
             yield _tried(market, cloud="any")
     yield _later(market, first)
     if settings.budget is None:
-        needed = market.plan(budget=NEXT_TO_NOTHING).budget_needed_usd
+        needed = market.plan(choice_alone=True, budget=NEXT_TO_NOTHING).budget_needed_usd
         yield None if needed is None else _tried(market, budget=needed)
     elif flags.get("budget") is not None:
         yield _tried(market, budget=None, **({"cloud": None} if flags.get("cloud") else {}))

@@ -96,7 +96,7 @@ class Market:
         steps = max(steps_in_part(self.request.requirement), at_least)
         if steps > steps_in_full(self.request.requirement):
             return None
-        return self.plan(max_steps=steps).budget_needed_usd
+        return self.plan(choice_alone=True, max_steps=steps).budget_needed_usd
 
     @cached_property
     def _everywhere(self) -> tuple[Offer, ...]:
