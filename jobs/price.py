@@ -122,6 +122,11 @@ def _limits(
     return found
 
 
+def can_be_had(offer: Offer, backends: frozenset[str] = BACKENDS) -> bool:
+    """Whether the machine can be rented or is this one, whatever it can do."""
+    return not offer.spot and offer.capacity is not False and offer.cloud in backends
+
+
 def hardware_gaps(
     option: Option,
     offer: Offer,

@@ -80,6 +80,8 @@ def read_catalogue(cloud: str, folder: Path | None, now: datetime) -> Catalogue:
         found.notes.append(f"{file} cannot be read: {error}")
         return found
     found.notes += odd.notes()
+    if not found.offers:
+        found.notes.append(f"{file} has no machine with a GPU that can be used; get it again: {fetch(cloud, folder)}")
     return found
 
 

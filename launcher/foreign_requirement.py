@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,10 +122,9 @@ def _named_gpus(flat: Mapping[str, object], path: Path) -> list[str]:
         if _name(key) in GPU and value is not None:
             if table.find(str(value)) is None:
                 close = table.nearest(str(value))
-                raise _nonsense(path, key, value, "is no known GPU" + (f"; did you mean {close}?" if close else ""))
-            said.append(
-                f"{path.name}: {key} {value} is not used, since any GPU with the memory will do; or: --gpu {value}"
-            )
+                raise _nonsense(path, key, value, "is no known GPU" + (f" (did you mean {close}?)" if close else ""))
+            flag = f"--gpu {shlex.quote(str(value))}"
+            said.append(f"{path.name}: {key} {value} is not used, since any GPU with the memory will do; or: {flag}")
     return said
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jobs.offer import Plan, PricedOffer, WhyNot
 from launcher.console import duration, money
+from launcher.planning import load_of
 from launcher.remedies import Remedy
 from train.requirement import Requirement
 
@@ -94,6 +96,22 @@ def _where(choice: PricedOffer) -> str:
     return f"{place}: {offer.gpu}" if offer.gpu else place
 
 
+def decision(plan: Plan, requirement: Requirement) -> list[str]:
+    """What would run and why it, what its hours and dollars are made of, and what they rest on: a sentence each."""
+    if plan.chosen is None or plan.choice is None:
+        return [sentence(plan, requirement), *nearest_basis(plan)]
+    return [sentence(plan, requirement), plan.chosen.reason, *phases(plan.choice)]
+
+
+def wrapped(sentences: Iterable[str]) -> list[str]:
+    """Sentences as lines of a screen."""
+    return [
+        line
+        for each in sentences
+        for line in textwrap.wrap(each, WIDTH, break_long_words=False, break_on_hyphens=False)
+    ]
+
+
 def phases(choice: PricedOffer) -> list[str]:
     """What the chosen way's hours and dollars are made of, and what they rest on."""
     parts = [
@@ -104,6 +122,15 @@ def phases(choice: PricedOffer) -> list[str]:
     ]
     lines = [f"Time: {', '.join(parts)}."] if len(parts) > 1 else []
     return [*lines, f"Rests on: {choice.basis}."]
+
+
+def nearest_basis(plan: Plan) -> list[str]:
+    """Where nothing fits, what the hours of the nearest way rest on, and their range."""
+    one = next((one for one in plan.offers if any(phase.name == "training" for phase in one.phases)), None)
+    if one is None:
+        return []
+    place = f"{one.offer.cloud} {one.offer.gpu or 'CPU'}"
+    return [f"The nearest, {place}: {expected_time(one)}. Rests on: {one.basis}."]
 
 
 NOTABLE_UPLOAD = 0.1
@@ -124,6 +151,14 @@ def upload(plan: Plan, up_bytes: int, mbit_s: float) -> list[str]:
         f"{sent} {duration((sync.hours_expected or 0) * 3600)}:",
         f"{money(sync.cost_expected)} of the {money(one.cost_expected)} on {one.offer.cloud} {one.offer.gpu}.",
     ]
+
+
+def before_asking(plan: Plan, requirement: Requirement, mbit_s: float) -> list[str]:
+    """What `launch dpo` says of its plan. Where money may be spent, all that `launch plan dpo` shows."""
+    if plan.budget_usd is None:
+        return decision(plan, requirement)[:2]
+    said = wrapped(decision(plan, requirement))
+    return [*said, "", *table(plan), *upload(plan, load_of(requirement).up_bytes, mbit_s), ""]
 
 
 def rows_of(plan: Plan, *, everything: bool) -> list[PricedOffer]:
@@ -206,7 +241,9 @@ def command(flags: Mapping[str, Any], verb: str = "dpo") -> str:
     for name, value in flags.items():
         if value is None or value is False:
             continue
-        text = f"{value:.12g}" if isinstance(value, float) else str(value)  # a budget to the cent
+        text = f"{value:.12g}" if isinstance(value, float) else str(value)
+        if name == "budget" and isinstance(value, float) and text[-2:-1] == ".":
+            text += "0"  # to the cent, as money is written
         said += [f"--{name.replace('_', '-')}", *([] if value is True else [text])]
     return shlex.join(said)
 
@@ -228,11 +265,15 @@ def why_nothing_fits(plan: Plan) -> str:
 
 def hours_bought(plan: Plan) -> list[str]:
     """For a requirement without a workload: what an hour costs, and how many hours the budget buys."""
-    lines = [f"{'where':<34} {'$/h':>8} {'hours for ' + money(plan.budget_usd) if plan.budget_usd else '':>16}"]
+    head = f"hours for {money(plan.budget_usd)}" if plan.budget_usd else ""
+    lines = [f"{'where':<34} {'$/h':>8} {head:>16}".rstrip()]
     for priced in rows_of(plan, everything=False):
         offer = priced.offer
         card = f"{offer.gpus}x{offer.gpu}" if offer.gpus > 1 else offer.gpu or "CPU"
         bought = "" if priced.hours_affordable is None else f"{priced.hours_affordable:,.1f}"
-        state = "" if priced.fits else "; ".join(words(gap) for gap in nearest_gaps(priced))
-        lines.append(f"{f'{offer.cloud} {card}':<34} {money(offer.price_per_hour):>8} {bought:>16}  {state}".rstrip())
+        state = (
+            "" if priced.fits else "; ".join(words(gap, SHORT | {"vram": "has {have}"}) for gap in nearest_gaps(priced))
+        )
+        where = f"{offer.cloud} {card}{' spot' if offer.spot else ''}"
+        lines.append(f"{where:<34} {money(offer.price_per_hour):>8} {bought:>16}  {state}".rstrip())
     return lines

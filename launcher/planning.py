@@ -9,7 +9,7 @@ from itertools import groupby
 
 from jobs import gpus
 from jobs.offer import Chosen, Offer, Plan, PricedOffer, Rate
-from jobs.price import BACKENDS, VAL_PAIRS, VALIDATIONS, Load, precision_on, price
+from jobs.price import BACKENDS, VAL_PAIRS, VALIDATIONS, Load, can_be_had, precision_on, price
 from train.requirement import Model, Option, Requirement
 
 PARTIAL_SHARE = 0.1
@@ -71,13 +71,15 @@ def plan(
     partial: bool = False,
     upload_bytes_per_s: float = Load.upload_bytes_per_s,
     backends: frozenset[str] = BACKENDS,
+    choice_alone: bool = False,
 ) -> Plan:
     """Pair every option with every offer, price each pair, rank them, and choose.
 
     Without a budget nothing is bought: this machine's GPU runs the whole job where an option fits it, else its CPU
     runs a part of it, and time is no reason against either. With one, chosen is the cheapest expected cost of what
     fits; ties go to the sooner. A part is as many steps as money and time let through, and there the most steps win.
-    The result does not depend on the order of `offers`.
+    The result does not depend on the order of `offers`. With `choice_alone` it is the same but for `offers`: dearer
+    regions, and what cannot be rented, are not priced.
     """
     free = budget_usd is None
     load = load_of(requirement, upload_bytes_per_s=upload_bytes_per_s)
@@ -100,7 +102,10 @@ def plan(
         )
 
     wanted = [offer for offer in offers if (_is_free(offer) if free else cloud in (None, "any", offer.cloud))]
-    ranked = sorted(_every_way(requirement.options, wanted, priced), key=_ranking(partial and not free))
+    if choice_alone:
+        wanted = [offer for offer in wanted if can_be_had(offer, backends)]
+    ways = _every_way(requirement.options, wanted, priced, every_region=not choice_alone)
+    ranked = sorted(ways, key=_ranking(partial and not free))
     best = ranked[0] if ranked and ranked[0].fits else None
     steps = best.steps if best else max_steps or (steps_in_part(requirement) if partial else load.steps)
     return Plan(
@@ -138,25 +143,35 @@ def budget_needed(
     None where no offer could, or nobody knows how long it would take. Where no cloud that can be rented does it, or
     none in time, the others count: what the job would cost there is worth knowing.
     """
-    everywhere = frozenset(offer.cloud for offer in offers)
     paid = [offer for offer in offers if offer.price_per_hour > 0 and cloud in (None, "any", offer.cloud)]
-    found = [
-        (one.offer.cloud not in backends, (one.hours_expected or 0.0) > within_hours, one.cost_expected)
-        for one in _every_way(
-            options, paid, lambda o, f: price(o, f, load, rate=rate_for(o, f, rates), backends=everywhere)
+    for clouds in (backends, frozenset(offer.cloud for offer in paid) - backends):
+        ways = _every_way(
+            options,
+            [offer for offer in paid if can_be_had(offer, clouds)],
+            lambda o, f, clouds=clouds: price(o, f, load, rate=rate_for(o, f, rates), backends=clouds),
+            every_region=False,
         )
-        if one.fits and one.cost_expected is not None
-    ]
-    return math.ceil(min(found)[2] * 100 - 1e-6) / 100 if found else None
+        costs = [
+            ((one.hours_expected or 0.0) > within_hours, one.cost_expected)
+            for one in ways
+            if one.fits and one.cost_expected is not None
+        ]
+        if costs:
+            return math.ceil(min(costs)[1] * 100 - 1e-6) / 100
+    return None
 
 
 def _every_way(
-    options: Sequence[Option], offers: Iterable[Offer], priced: Callable[[Option, Offer], PricedOffer]
+    options: Sequence[Option],
+    offers: Iterable[Offer],
+    priced: Callable[[Option, Offer], PricedOffer],
+    *,
+    every_region: bool = True,
 ) -> Iterator[PricedOffer]:
-    """Each option on each kind of machine, in its cheapest region; in the others too where it fits there.
+    """Each option on each kind of machine, in its cheapest region; in `every_region` where it fits there.
 
-    Regions of one kind differ in price alone, so that where the cheapest does not fit no other does. A catalogue has
-    tens of thousands of rows, and a plan is made while a person waits.
+    Regions of one kind differ in price alone, so that where the cheapest does not fit no other does, and none is
+    better. A catalogue has tens of thousands of rows, and a plan is made while a person waits.
     """
     for _, same in groupby(sorted(offers, key=lambda o: (*_kind(o), o.price_per_hour, o.region or "")), key=_kind):
         cheapest, *dearer = same
@@ -165,7 +180,7 @@ def _every_way(
                 continue
             first = priced(option, cheapest)
             yield first
-            if first.fits:
+            if first.fits and every_region:
                 yield from (priced(option, offer) for offer in dearer)
 
 
@@ -226,6 +241,7 @@ def _ranking(most_steps: bool) -> Callable[[PricedOffer], tuple[object, ...]]:
         return (
             max(far, default=0),
             len(far),
+            _short_of_gib(priced),
             -priced.steps if most_steps else 0,
             cost,
             priced.option.device == "cpu",  # at the same cost a GPU is the sooner one, measured or not
@@ -236,6 +252,18 @@ def _ranking(most_steps: bool) -> Callable[[PricedOffer], tuple[object, ...]]:
         )
 
     return rank
+
+
+def _short_of_gib(priced: PricedOffer) -> float:
+    """Of GPU memory: how far a machine is from doing it, where that is what it lacks."""
+    lacks = any(gap.code == "vram" for gap in priced.why_not)
+    offer, needed = priced.offer, priced.option.min_vram_gib
+    return needed - gpus.usable_gib(offer.gpu, offer.vram_gib) if lacks else 0.0
+
+
+def nothing_can(found: Plan) -> bool:
+    """Whether none of the machines can do it, whether it can be rented or not, and whatever it costs."""
+    return bool(found.offers) and all(any(gap.code not in NEAR for gap in priced.why_not) for priced in found.offers)
 
 
 def _reason(best: PricedOffer, ranked: Sequence[PricedOffer], *, free: bool, most_steps: bool) -> str:
@@ -266,7 +294,11 @@ def plan_memory(
     ways = _every_way(
         [option], wanted, lambda o, f: price(o, f, Load(steps=0), rate=None, budget_usd=budget_usd, backends=backends)
     )
-    ranked = sorted(ways, key=lambda one: (_ranking(False)(one)[0], one.offer.price_per_hour, one.offer.instance_type))
+
+    def rank(one: PricedOffer) -> tuple[object, ...]:
+        return (_ranking(False)(one)[0], _short_of_gib(one), one.offer.price_per_hour, one.offer.instance_type)
+
+    ranked = sorted(ways, key=rank)
     return Plan(
         requirement=option.name,
         budget_usd=budget_usd,

@@ -41,13 +41,14 @@ def plausible(offers: Iterable[Offer], now: datetime) -> tuple[list[Offer], list
     usual = statistics.median(worth) if len(worth) >= FEWEST else 0.0
     kept: list[Offer] = []
     notes: dict[tuple[str, str, bool], str] = {}
+    early: dict[tuple[str, datetime], set[str]] = defaultdict(set)
     for offer in everything:
         median = medians.get(offer.gpu or "")
         a_gpu = offer.price_per_hour / max(1, offer.gpus)
         kind = (offer.cloud, offer.instance_type, offer.spot)
         name = f"{offer.cloud} {offer.instance_type}{' spot' if offer.spot else ''}"
         if offer.price_as_of is not None and offer.price_as_of > now + CLOCKS:
-            notes[kind] = f"{name} is not used: its price is from the future ({offer.price_as_of:%Y-%m-%d %H:%M} UTC)"
+            early[offer.cloud, offer.price_as_of].add(name)
         elif median is not None and (a_gpu * OFF * (3 if offer.spot else 1) < median or a_gpu > median * OFF):
             notes[kind] = (
                 f"{name} is not used: ${a_gpu:,.2f} an hour for a {offer.gpu} cannot be; the same GPU is "
@@ -60,7 +61,14 @@ def plausible(offers: Iterable[Offer], now: datetime) -> tuple[list[Offer], list
             )
         else:
             kept.append(offer)
-    return kept, sorted(notes.values())
+    return kept, sorted([*notes.values(), *(_from_the_future(at, names) for (_, at), names in early.items())])
+
+
+def _from_the_future(at: datetime, names: set[str]) -> str:
+    """All prices of a catalogue file have its date, so that one file may be hundreds of machines."""
+    named = ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    are, their = ("are", "their prices are") if len(names) > 1 else ("is", "its price is")
+    return f"{named} {are} not used: {their} from the future ({at:%Y-%m-%d %H:%M} UTC); is the clock right?"
 
 
 def compare_with_last(clouds: Iterable[str], offers: Iterable[Offer], seen: Path) -> tuple[list[Offer], list[str]]:

@@ -63,8 +63,11 @@ class Market:
     rates: Sequence[Rate]
     backends: frozenset[str] = BACKENDS
 
-    def plan(self, **changes: Any) -> Plan:
-        """The plan, or what it would be with other settings (`budget`, `partial`, `epochs`, `cloud`, `within`)."""
+    def plan(self, *, choice_alone: bool = False, **changes: Any) -> Plan:
+        """The plan, or what it would be with other settings (`budget`, `partial`, `epochs`, `cloud`, `within`).
+
+        `choice_alone` is for a question that the choice answers: of a whole catalogue, little is priced then.
+        """
         asked, requirement = self.request.settings, self.request.requirement
         settings = asked.model_copy(update=changes)
         wider = settings.cloud in (None, "any") and settings.budget is not None
@@ -85,6 +88,7 @@ class Market:
             partial=settings.partial,
             upload_bytes_per_s=settings.upload_mbit_s * 1e6 / 8,
             backends=self.backends,
+            choice_alone=choice_alone,
         )
 
     def budget_for_part(self, *, at_least: int) -> float | None:
@@ -92,7 +96,7 @@ class Market:
         steps = max(steps_in_part(self.request.requirement), at_least)
         if steps > steps_in_full(self.request.requirement):
             return None
-        return self.plan(max_steps=steps).budget_needed_usd
+        return self.plan(choice_alone=True, max_steps=steps).budget_needed_usd
 
     @cached_property
     def _everywhere(self) -> tuple[Offer, ...]:

@@ -97,6 +97,8 @@ def _validated(document: object, path: Path) -> tuple[Requirement, list[str]]:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         reason = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "too_short":
+            reason = "there is none, and the job needs one way to run at least"
         given = first["input"]
         has = f" (it says {given!r})" if isinstance(given, (str, int, float)) else ""
         raise UsageProblem(

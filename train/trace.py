@@ -163,11 +163,12 @@ def step(
     batch: dict[str, torch.Tensor],
     recipe: Recipe,
     after_forward: Callable[[], None] = lambda: None,
+    device: str = "cpu",
 ) -> None:
-    """One optimizer step: TRL's loss, backward, clipping, AdamW."""
+    """One optimizer step of what lies on `device`: TRL's loss, backward, clipping, AdamW."""
     optimizer = torch.optim.AdamW(trainable, foreach=False)
-    with torch.autocast("cpu", dtype=recipe.dtype, enabled=recipe.dtype != torch.float32):
-        loss = DPOTrainer._compute_loss(_trainer(model), model, batch, return_outputs=False)
+    with torch.autocast(device, dtype=recipe.dtype, enabled=recipe.dtype != torch.float32):
+        loss = DPOTrainer._compute_loss(_trainer(model, device), model, batch, return_outputs=False)
     after_forward()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(trainable, 1.0, foreach=False)
@@ -228,9 +229,9 @@ def inputs(shape: Shape) -> dict[str, torch.Tensor]:
     }
 
 
-def _trainer(model: Any) -> Any:
+def _trainer(model: Any, device: str) -> Any:
     """What TRL's loss reads of its trainer: the loss that DPO is trained with by default, on one device."""
-    accelerator = SimpleNamespace(device=torch.device("cpu"), gather=_same, gather_for_metrics=_same)
+    accelerator = SimpleNamespace(device=torch.device(device), gather=_same, gather_for_metrics=_same)
     return SimpleNamespace(
         model=model, accelerator=accelerator, aux_loss_enabled=False, ld_alpha=None, precompute_ref_logps=True,
         f_divergence_type="reverse_kl", loss_types=["sigmoid"], loss_weights=[1.0], beta=0.1, label_smoothing=0.0,

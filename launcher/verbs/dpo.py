@@ -78,8 +78,8 @@ def dpo_command(yes: bool, detach: bool, dry_run: bool, force: bool, as_json: bo
             costing="Nothing was bought.",
             next_step=plan_view.next_steps(flags, remedies(flags, market, plan)),
         )
-    say(plan_view.sentence(plan, request.requirement))
-    say(str(plan.chosen.reason) if plan.chosen else "")
+    for said in plan_view.before_asking(plan, request.requirement, settings.upload_mbit_s):
+        say(said)
     if dry_run:
         if as_json:
             print_document(plan_document(plan))

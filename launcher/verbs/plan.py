@@ -59,9 +59,7 @@ def plan_dpo(everything: bool, as_json: bool, yes: bool, **flags: Any) -> int:
     line = no_budget_line(settings, plan.budget_needed_usd, priced=any(offer.cloud != "local" for offer in offers))
     if line:
         print(line)
-    print(plan_view.sentence(plan, request.requirement))
-    if plan.chosen and plan.choice:
-        print("\n".join([plan.chosen.reason, *plan_view.phases(plan.choice)]))
+    print("\n".join(plan_view.wrapped(plan_view.decision(plan, request.requirement))))
     if environment is None and not stated:
         print("No hours here yet: `launch plan dpo --yes` makes the trainer's environment and measures this machine.")
     print()
@@ -91,17 +89,23 @@ def _memory_plan(memory: MemoryOnly, settings: Settings, home: Home, *, as_json:
     from jobs.plan_document import plan_document
     from launcher import plan_view
     from launcher.console import print_document, say
-    from launcher.planning import plan_memory
+    from launcher.planning import nothing_can, plan_memory
     from launcher.request import find_offers
 
     for warning in memory.warnings:
         say(f"warning: {warning}")
     offers = find_offers(settings, home, say, everywhere=True)
     plan = plan_memory(memory.option, offers, budget_usd=settings.budget, cloud=settings.cloud)
+    code = 3 if nothing_can(plan) else 0
     if as_json:
         print_document(plan_document(plan))
-        return 0
+        return code
     print(f"The file says how much memory is needed ({'; '.join(memory.understood)}), and not how long it takes.")
+    if code:
+        print("Nothing fits. The nearest machines:")
     print("\n".join(plan_view.hours_bought(plan)))
+    if code:
+        say("Next: a model in fewer bits or with shorter pairs: launch estimate --model PATH|ID --train FILE")
+        return code
     print("\nFor hours and a choice: launch plan dpo --model PATH|ID --train FILE, without --requirements.")
     return 0

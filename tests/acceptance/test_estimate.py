@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from launcher.machine import gpus
 from tests.acceptance.program import Program
 from tests.bench.case import write_case
+from tests.catalogues.files import write_small
+
+README = Path(__file__).parents[2] / "README.md"
 
 MODEL, TRAIN = ("--model", "stage_a/adapter"), ("--train", "data/train.jsonl")
 
@@ -37,6 +41,31 @@ def test_the_case_in_one_screen_of_80_columns(program: Program) -> None:
     again = program.good("estimate", "--model", "Mistral-7B/config.json")
     assert "was made before" in again.stderr
     assert again.stdout == done.stdout
+
+
+def shown(readme: str, first: str) -> list[str]:
+    """The lines of the block of the README that begins so."""
+    return next(block for block in readme.split("```\n") if block.startswith(first)).splitlines()
+
+
+@pytest.mark.skipif(bool(gpus()), reason="the README shows the plan of a machine without a GPU")
+def test_the_readme_shows_what_the_case_prints(program: Program, tmp_path: Path) -> None:
+    """All but what this machine's own speed decides."""
+    readme = README.read_text(encoding="utf-8")
+    write_case(program.folder)
+    priced = replace(program, environ={"LAUNCH_CATALOGS": str(write_small(tmp_path / "catalogs"))})
+    words = ("--model", "Mistral-7B/config.json", "--train", "pairs.jsonl", "--max-length", "512", "--epochs", "2")
+    estimate = priced.good("estimate", *words, "-o", "need.json", "--yes").stdout.splitlines()
+    assert estimate == shown(readme, "LlamaForCausalLM: ")
+    done = priced.run("plan", "dpo", "--requirements", "need.json", "--budget", "5")
+    assert done.returncode == 3
+    plan, says = (
+        [line for line in lines if "local CPU" not in line and "--within" not in line]
+        for lines in ([*done.stdout.splitlines(), *done.stderr.splitlines()], shown(readme, "Nothing fits."))
+    )
+    assert [line.split() for line in plan] == [line.split() for line in says]  # a column is as wide as its widest
+    assert len(shown(readme, "Nothing fits.")) <= 33
+    assert max(map(len, [*done.stdout.splitlines(), *done.stderr.splitlines()])) <= 80
 
 
 def test_what_is_estimated_is_planned_and_trained(without_file: Program) -> None:

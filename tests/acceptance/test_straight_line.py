@@ -73,6 +73,16 @@ def test_a_line_of_metrics_a_step_begins_at_ln_2_and_margin_0(finished: Program)
     assert [line["step"] for line in lines if line["kind"] == "val"] == [3, 6]
 
 
+def test_a_part_is_planned_as_one_its_learning_rate_ends_where_it_does(finished: Program) -> None:
+    """6 steps of an epoch of 12: over the whole epoch the rate would be at half of its peak there."""
+    run = json.loads((results_of(finished) / "run.json").read_text())
+    assert run["training"]["max_steps"] == 6
+    lines = [json.loads(line) for line in (results_of(finished) / "metrics.jsonl").read_text().splitlines()]
+    rates = [line["learning_rate"] for line in lines if line["kind"] == "train"]
+    peak = run["training"]["learning_rate"]
+    assert rates == pytest.approx([peak * (6 - step) / 6 for step in range(6)])
+
+
 def test_the_overview_fits_80_columns(finished: Program) -> None:
     lines = finished.good("status").stdout.splitlines()
     assert any("succeeded" in line for line in lines)

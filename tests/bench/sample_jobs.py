@@ -24,6 +24,25 @@ REQUIREMENT = Requirement.model_validate(
         "options": [{"name": "cpu", "device": "cpu", "gpus": 0, "min_ram_gib": 1.0, "flop_per_step": 3.3e13}],
     }
 )
+GIB_8B = {"16bit-lora": 23, "16bit-lora-ckpt": 18, "nf4-qlora": 13, "nf4-qlora-ckpt": 8}
+EIGHT_B = Requirement.model_validate(
+    {
+        "schema": "hardware-requirement/1",
+        "workload": {
+            "model": {"base": {"path": "base"}, "parameters": 8_030_261_248, "bytes_on_disk": 16_060_522_496},
+            "data": {"train_path": "train.jsonl", "train_examples": 8484, "train_bytes": 124_200_000},
+            "training": {"epochs": 2, "batch_size": 8, "max_length": 512},
+        },
+        "options": [
+            {"name": f"{name}-x{gpus}", "device": "cuda", "gpus": gpus, "min_vram_gib": gib, "min_ram_gib": 19 * gpus,
+             "min_disk_gib": 29, "flop_per_step": 3.8e14,
+             "trainer": {"precision": "16bit", "quantization": "nf4" if "nf4" in name else None}}
+            for name, gib in GIB_8B.items()
+            for gpus in (1, 2, 4, 8)
+        ],
+    }
+)  # fmt: skip
+"""The job of an 8B model with 8 pairs a step, and the ways that `launch estimate` finds for it, figures rounded."""
 THIS_MACHINE = Offer(cloud="local", instance_type="box (CPU)", ram_gib=32, disk_gib=200, cores=8)
 
 

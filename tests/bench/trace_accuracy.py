@@ -1,4 +1,5 @@
-"""The traced peak against the allocator's: PyTorch's profiler (`profile_memory`) over a real CPU step of small models.
+"""The traced peak against the allocator's: PyTorch's profiler (`profile_memory`) over a real CPU step of small models,
+and where there is a GPU, `torch.cuda.max_memory_allocated` over the same step on it.
 
 PYTHONPATH=. .venv-train/bin/python tests/bench/trace_accuracy.py [--save]
 """
@@ -38,8 +39,8 @@ RECIPES = {
 }
 
 
-def allocated_peak(config: PretrainedConfig, recipe: Recipe, shape: Shape) -> int:
-    """Bytes: what is there before the step, and the highest running sum of the allocator's events in it."""
+def real(config: PretrainedConfig, recipe: Recipe, shape: Shape) -> tuple[Any, dict[str, torch.Tensor]]:
+    """A model with weights, and a batch of it, on the CPU."""
     model = policy(config, recipe, attention="sdpa")
     materialize(model)
     for parameter in model.parameters():
@@ -47,15 +48,33 @@ def allocated_peak(config: PretrainedConfig, recipe: Recipe, shape: Shape) -> in
     for name, buffer in model.named_buffers():
         buffer.fill_(1e-3) if buffer.is_floating_point() else buffer.zero_()
         assert name
-    trainable, batch = trainable_of(model), inputs(shape)
+    batch = inputs(shape)
     for mask in ("attention_mask", "completion_mask"):  # as in training, where hardly two sequences are of a length
         batch[mask][0, -PADDED:] = 0
+    return model, batch
+
+
+def cuda_peak(config: PretrainedConfig, recipe: Recipe, shape: Shape) -> int:
+    """Bytes that the CUDA allocator had given out at most while a step ran, the model and the batch included."""
+    model, batch = real(config, recipe, shape)
+    model.to("cuda")
+    batch = {name: tensor.to("cuda") for name, tensor in batch.items()}
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    step(model, trainable_of(model), batch, recipe, device="cuda")
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated()
+
+
+def allocated_peak(config: PretrainedConfig, recipe: Recipe, shape: Shape) -> int:
+    """Bytes: what is there before the step, and the highest running sum of the allocator's events in it."""
+    model, batch = real(config, recipe, shape)
     kept = {
         tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
         for tensor in (*model.parameters(), *model.buffers(), *batch.values())
     }
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        step(model, trainable, batch, recipe)
+        step(model, trainable_of(model), batch, recipe)
     assert profile.profiler is not None
     assert profile.profiler.kineto_results is not None
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
@@ -67,26 +86,35 @@ def allocated_peak(config: PretrainedConfig, recipe: Recipe, shape: Shape) -> in
 
 
 def row(model: str, recipe: str, shape: Shape) -> dict[str, Any]:
+    """The figures of one step. What CUDA says is there where a GPU is."""
     traced = trace_step(MODELS[model], RECIPES[recipe], shape).peak_bytes
-    real = allocated_peak(MODELS[model], RECIPES[recipe], shape)
-    return {
+    allocated = allocated_peak(MODELS[model], RECIPES[recipe], shape)
+    found: dict[str, Any] = {
         "model": model, "adapter": recipe, "pairs": shape.pairs, "tokens": shape.length, "traced_bytes": traced,
-        "allocated_bytes": real, "ratio": round(traced / real, 4),
+        "allocated_bytes": allocated, "ratio": round(traced / allocated, 4),
     }  # fmt: skip
+    if torch.cuda.is_available():
+        on_gpu = cuda_peak(MODELS[model], RECIPES[recipe], shape)
+        found |= {"cuda_bytes": on_gpu, "cuda_ratio": round(traced / on_gpu, 4)}
+    return found
 
 
 def main() -> None:
     rows = [
         row(model, recipe, Shape(2, length)) for model in MODELS for recipe in RECIPES for length in (512, 1024, 2048)
     ]
-    print(f"{'model':<9} {'adapter':<30} {'tokens':>6} {'traced MiB':>11} {'allocated MiB':>14} {'ratio':>7}")
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    cuda = f" {'CUDA MiB':>9} {'ratio':>6}" if gpu else ""
+    print(f"{'model':<9} {'adapter':<30} {'tokens':>6} {'traced MiB':>11} {'allocated MiB':>14} {'ratio':>7}{cuda}")
     for one in rows:
+        cuda = f" {one['cuda_bytes'] / 2**20:>9.1f} {one['cuda_ratio']:>6.3f}" if gpu else ""
         print(
             f"{one['model']:<9} {one['adapter']:<30} {one['tokens']:>6} {one['traced_bytes'] / 2**20:>11.1f} "
-            f"{one['allocated_bytes'] / 2**20:>14.1f} {one['ratio']:>7.3f}"
+            f"{one['allocated_bytes'] / 2**20:>14.1f} {one['ratio']:>7.3f}{cuda}"
         )
+    print(f"The GPU is a {gpu}." if gpu else "No GPU here: nothing was compared with torch.cuda.max_memory_allocated.")
     if "--save" in sys.argv:
-        document = {"torch": torch.__version__, "rows": rows}
+        document = {"torch": torch.__version__, "gpu": gpu, "rows": rows}
         RESULTS.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 

@@ -12,8 +12,11 @@ import pytest
 import torch
 
 from launcher.demo.project import write_project
+from tests.bench.trace_accuracy import RECIPES, row
 from tests.train.runs import end_of, interrupted, lines, start
 from train import checkpoint
+from train.estimate import needed_gib
+from train.trace import Shape
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(),
@@ -76,6 +79,14 @@ def test_the_gate_is_passed_and_losses_fall(sample_run, capsys, execution):
     assert all(0 < line["memory_mib"] < 8_000 for line in train)
     best = json.loads((Path(document["output_dir"]) / "best.json").read_text())
     assert best["step"] in [line["step"] for line in lines(document, "val")] == [STEPS // 2, STEPS]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_traced_peak_is_compared_with_what_cuda_allocated(recipe: str) -> None:
+    """How near it is the table says; an option's need, which has an allowance, must hold the step."""
+    found = row("Llama", recipe, Shape(2, 384))
+    assert 0.5 < found["cuda_ratio"] < 2
+    assert needed_gib(found["traced_bytes"]) * 2**30 >= found["cuda_bytes"]
 
 
 def test_fp16_resumes_with_the_scale_that_it_had(sample_run, monkeypatch):

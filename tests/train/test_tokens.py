@@ -161,7 +161,7 @@ def look(path: Path, model: Path, processes: int) -> str:
 def test_several_processes_see_what_one_sees(tmp_path: Path, model: Path) -> None:
     """Batches of 256 pairs, repeats and empty ones among them, in the order of the file."""
     records = [
-        pair(f"{one['prompt']} {n % 150}", one["chosen"], one["rejected"]) for n, one in enumerate(strings() * 14)
+        pair(f"{one['prompt']} {n % 100}", one["chosen"], one["rejected"]) for n, one in enumerate(strings() * 14)
     ]
     records[300:300] = [pair(" ", "yes", "no"), pair("a", "yes", "yes")]
     assert len(records) > 3 * BATCH

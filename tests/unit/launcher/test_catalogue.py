@@ -91,6 +91,13 @@ def test_rows_that_repeat_or_are_cut_off_are_named(tmp_path: Path) -> None:
     assert ["repeats" in note or "columns" in note for note in found.notes] == [True, True]
 
 
+def test_a_catalogue_without_rows_is_said_the_first_time_too(tmp_path: Path) -> None:
+    files.write(tmp_path / "lambda" / "vms.csv", files.LAMBDA, [])
+    found = read_catalogue("lambda", tmp_path, NOW)
+    assert found.offers == []
+    assert "has no machine with a GPU that can be used; get it again: mkdir -p" in found.notes[0]
+
+
 def test_a_file_without_a_column_is_not_used(tmp_path: Path) -> None:
     header = tuple(name for name in files.LAMBDA if name != "Price")
     rows = [{key: value for key, value in row.items() if key != "Price"} for row in files.lambda_rows()]
@@ -140,7 +147,16 @@ def test_the_only_h100_for_a_cent_is_no_bargain_beside_other_gpus() -> None:
 def test_a_price_from_the_future_is_not_used() -> None:
     kept, notes = plausible([h100("aws", "a", 3.0, price_as_of=NOW + timedelta(hours=1))], NOW)
     assert kept == []
-    assert "future" in notes[0]
+    assert len(notes) == 1
+    assert "aws a is not used: its price is from the future" in notes[0]
+
+
+def test_a_whole_catalogue_from_the_future_is_one_note_and_the_other_cloud_is_used() -> None:
+    later, now = NOW + timedelta(days=30), h100("lambda", "good", 3.0, price_as_of=NOW)
+    early = [h100("aws", f"m{number}", 3.0, price_as_of=later) for number in range(9)]
+    kept, (note,) = plausible([*early, now], NOW)
+    assert kept == [now]
+    assert note.startswith("aws m0, aws m1, aws m2 and 6 more are not used: their prices are from the future")
 
 
 def test_an_update_that_lost_a_clouds_machines_is_said_until_the_memory_is_deleted(tmp_path: Path) -> None:

@@ -95,5 +95,8 @@ def test_a_gpu_that_is_named_is_known_or_an_error(tmp_path: Path) -> None:
     found = read_memory({"min_vram_gb": 28, "gpu": "A100"}, tmp_path / "need.json")
     assert found is not None
     assert found.warnings == ("need.json: gpu A100 is not used, since any GPU with the memory will do; or: --gpu A100",)
-    with pytest.raises(UsageProblem, match=r"gpu: 'A1000' is no known GPU; did you mean A100\?"):
+    spaced = read_memory({"min_vram_gb": 9, "gpu": "RTX 5070"}, tmp_path / "need.json")
+    assert spaced is not None
+    assert spaced.warnings[0].endswith("or: --gpu 'RTX 5070'")
+    with pytest.raises(UsageProblem, match=r"gpu: 'A1000' is no known GPU \(did you mean A100\?\)\.\n"):
         read_memory({"min_vram_gb": 28, "gpu": "A1000"}, tmp_path / "need.json")

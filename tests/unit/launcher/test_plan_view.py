@@ -7,9 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.offer import Offer, Phase, Plan, PricedOffer, WhyNot
-from launcher.plan_view import ROWS, SHORT, command, phases, table, upload
+from launcher.plan_view import (
+    ROWS,
+    SHORT,
+    before_asking,
+    command,
+    decision,
+    phases,
+    sentence,
+    table,
+    upload,
+)
 from launcher.planning import load_of, plan
-from tests.unit.launcher.test_planning import CASE, CPU
+from tests.unit.launcher.test_planning import CASE, CPU, RATE
 from tests.unit.launcher.test_planning_money import A10, A100, BACKENDS, FAST, planned
 
 machines = st.builds(
@@ -54,6 +64,9 @@ def test_a_command_has_the_budget_to_the_cent() -> None:
     assert command({"budget": 123456.78, "within": 1376.0, "partial": True}) == (
         "launch dpo --budget 123456.78 --within 1376 --partial"
     )
+    assert [command({"budget": usd}) for usd in (2.8, 5.0, "0.5", 0.125)] == [
+        f"launch dpo --budget {said}" for said in ("2.80", "5", "0.5", "0.125")
+    ]
 
 
 @pytest.mark.parametrize(("gigabytes", "said"), [(16.06, True), (0.01, False)])
@@ -71,6 +84,32 @@ def test_what_an_upload_costs_while_the_meter_runs_is_said_where_it_is_much(giga
     ]
     assert found.choice is not None
     assert "sync 1 h 47 min ($3.55)" in phases(found.choice)[0]
+
+
+def test_where_nothing_fits_what_the_hours_of_the_nearest_rest_on_is_said_with_their_range() -> None:
+    found = plan(CASE, [A100, A10], [], budget_usd=1, backends=BACKENDS)
+    nothing, nearest = decision(found, CASE)
+    assert nothing == "Nothing fits."
+    assert nearest.startswith("The nearest, lambda A100: about 2 h 07 min of training (76 min to 4 h 14 min). ")
+    assert "Rests on: 312 TFLOP/s by the data sheet of A100" in nearest
+    assert "35% of it assumed; no run on one yet." in nearest
+    run = plan(CASE, [A100], [FAST.model_copy(update={"low": 0.8, "high": 1.4})], budget_usd=1, backends=BACKENDS)
+    assert "Rests on: a run." in decision(run, CASE)[1]
+    unmeasured = A100.model_copy(update={"gpu": "card"})
+    assert decision(plan(CASE, [unmeasured], [], budget_usd=1, backends=BACKENDS), CASE) == ["Nothing fits."]
+
+
+def test_before_money_is_spent_all_is_said_in_80_columns_and_a_free_run_is_two_sentences() -> None:
+    found = planned(A100, CPU, A10, budget=20)
+    lines = before_asking(found, CASE, 20.0)
+    assert max(map(len, lines)) <= 80
+    assert sum(line.startswith(">") for line in lines) == 1
+    text = " ".join(lines)
+    for said in (found.chosen and found.chosen.reason, "Time: boot", "Rests on: ", *table(found)):
+        assert said
+        assert said in text
+    free = plan(CASE, [CPU], [RATE])
+    assert before_asking(free, CASE, 20.0) == [sentence(free, CASE), free.chosen and free.chosen.reason]
 
 
 def test_what_is_free_says_no_dollars() -> None:

@@ -179,6 +179,14 @@ def test_what_is_chosen_fits_and_neither_its_expected_nor_its_worst_cost_is_abov
     assert planned(*found, budget=budget, partial=partial) == first
 
 
+@given(st.lists(offers, max_size=6), st.none() | budgets, st.booleans())
+def test_the_choice_alone_is_that_of_the_whole_plan(found: list[Offer], budget: float | None, partial: bool) -> None:
+    whole = planned(*found, CPU, budget=budget, partial=partial)
+    alone = planned(*found, CPU, budget=budget, partial=partial, choice_alone=True)
+    assert alone.choice == whole.choice
+    assert alone.model_copy(update={"offers": whole.offers}) == whole
+
+
 @given(st.lists(offers, max_size=4), budgets, st.floats(0, 100), st.booleans())
 def test_more_budget_never_gets_less(found: list[Offer], budget: float, more: float, partial: bool) -> None:
     less = planned(*found, budget=budget, partial=partial)

@@ -73,7 +73,7 @@ def test_another_version_is_refused(tmp_path: Path, schema: object) -> None:
         (("options", 0, "min_ram_gib"), -1, "min_ram_gib"),
         (("options", 0, "min_vram_gib"), 5, "min_vram_gib"),
         (("options", 0, "device"), "tpu", "device"),
-        (("options",), [], "options"),
+        (("options",), [], "options: there is none"),
         (("workload", "training", "epochs"), 0, "epochs"),
         (("workload", "training", "batch_size"), 1.5, "batch_size"),
         (("workload", "data", "train_examples"), 0, "train_examples"),
