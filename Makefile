@@ -50,7 +50,7 @@ run-test-cloud: .venv/installed-dev .venv-train/tests
 	@set --; for each in $(CLOUD_PROGRAMS); do command -v $${each%%:*} >/dev/null || set -- "$$@" $${each#*:}; done; \
 	  [ $$# = 0 ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$$@"; }
 	$(VENV)/python -m $(subst /,.,$(CLOUD_TESTS)).rootfs
-	LAUNCH_TEST_TRAIN_PYTHON="$(CURDIR)/$(TRAIN)" $(VENV)/python -m pytest $(CLOUD_TESTS) $(WHICH)
+	LAUNCH_TEST_TRAIN_PYTHON="$(CURDIR)/$(TRAIN)" $(VENV)/python -m pytest -n 2 --dist worksteal $(CLOUD_TESTS) $(WHICH)
 
 lint: .venv/installed-dev
 	$(VENV)/ruff check .

@@ -10,11 +10,12 @@ import os
 import shlex
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from jobs.backends import Backend
 from jobs.backends.lambda_cloud import LambdaCloud
@@ -32,14 +33,15 @@ from tests.acceptance.lambda_cloud.renter import LINE, record_of
 from tests.acceptance.program import Program
 from tests.acceptance.waiting import until
 
+_ONE_KEY = threading.Lock()
+
 
 class BySsh:
     """In SkyPilot's place: runs the task's own `run:` on the machine of that name, as SkyPilot's user would."""
 
-    ssh_key_name = "launch-test"
-
     def __init__(self, folder: Path, store_id: str, cloud: Cloud, before_launch: Callable[[], None]) -> None:
         self._folder, self._store_id, self._cloud, self._before_launch = folder, store_id, cloud, before_launch
+        self.ssh_key_name = f"launch-test-{store_id}"
         self.launched: list[str] = []
 
     def prepare(self, offers: object = ()) -> None:
@@ -47,8 +49,9 @@ class BySsh:
 
     def key_pair(self) -> tuple[Path, str]:
         key = self._folder / "id"
-        if not key.exists():
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+        with _ONE_KEY:
+            if not key.exists():
+                subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
         return key, key.with_suffix(".pub").read_text().strip()
 
     def instance_name(self, cluster: str) -> str:
@@ -101,6 +104,7 @@ class InTest:
         self, program: Program, cloud: Cloud, said_to: Path, *words: str, number: int = 1, clock: Clock | None = None
     ) -> None:
         self._said_to = said_to
+        self._out: TextIO | None = None
         self.program, self.cloud, self.job_id, self.clock = program, cloud, f"dpo-{number}", clock
         self.before_launch: Callable[[], None] = lambda: None
         self.home = Home(program.home / "state")
@@ -115,7 +119,7 @@ class InTest:
         self.sky: BySsh | None = None
 
     def start(self) -> Future[Outcome]:
-        sys.stdout = self._said_to.open("a", buffering=1)  # pytest puts its own back, and would not keep this one
+        self._out = sys.stdout = self._said_to.open("a", buffering=1)  # pytest puts its own back after the test
         return self._pool.submit(self._drive)
 
     def run(self) -> Outcome:
@@ -162,6 +166,8 @@ class InTest:
     def close(self) -> None:
         self._pool.shutdown(wait=True)
         self._lock.release()
+        if self._out is not None:
+            self._out.close()
 
     def log(self) -> str:
         """Of the drivers of this test, which all say it to one standard output."""

@@ -100,6 +100,7 @@ def test_a_create_that_answers_500_and_worked_is_one_machine_though_the_list_lag
     succeeded(job)
 
 
+@pytest.mark.full
 def test_a_create_whose_answer_is_cut_off_is_one_machine(rent: Rent, cloud: Cloud) -> None:
     cloud.faults.next("launch", cut=True, though_it_works=True)
     job = rent()
@@ -107,6 +108,7 @@ def test_a_create_whose_answer_is_cut_off_is_one_machine(rent: Rent, cloud: Clou
     succeeded(job)
 
 
+@pytest.mark.full
 def test_a_create_that_answers_500_and_did_nothing_ends_in_another_machine(rent: Rent, cloud: Cloud) -> None:
     cloud.faults.next("launch", answer=500)
     job = rent(clock=HastyClock(10))
@@ -207,6 +209,7 @@ def test_a_connection_cut_in_mid_upload_is_taken_up_again(rent: Rent, cloud: Clo
     succeeded(job)
 
 
+@pytest.mark.full
 def test_a_network_that_is_silent_for_a_while_in_training_costs_nothing_but_time(rent: Rent, cloud: Cloud) -> None:
     job = rent("--max-steps", "200")
     ended = job.start()
@@ -377,6 +380,7 @@ def test_cancelled_the_last_checkpoint_comes_home_and_the_machine_ends(rent: Ren
     agrees_with_the_meter(program, job.cloud)
 
 
+@pytest.mark.full
 def test_cancelled_now_a_machine_that_does_not_answer_ends(rent: Rent, program: Program) -> None:
     job = rent("--max-steps", "2000")
     ended = job.start()
@@ -392,7 +396,8 @@ def test_cancelled_now_a_machine_that_does_not_answer_ends(rent: Rent, program: 
 def test_a_key_that_is_missing_malformed_open_to_all_or_expired_is_exit_4_with_the_remedy(
     program: Program, cloud: Cloud
 ) -> None:
-    bare = Program(program.home, program.folder, {**program.environ, "LAMBDA_API_KEY": ""})
+    environ = {name: value for name, value in program.environ.items() if name != "LAMBDA_API_KEY"}
+    bare = Program(program.home, program.folder, environ)
     keys = program.home / ".lambda_cloud/lambda_keys"
 
     def said(renter: Program) -> str:
