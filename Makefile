@@ -30,6 +30,7 @@ demo: install
 
 # A file of tests at a time on each core: a test here trains on one thread.
 test: .venv/installed-dev .venv-train/tests
+	@sh tests/programs.sh sshd:openssh-server ssh:openssh-client rsync:rsync
 	LAUNCH_TEST_TRAIN_PYTHON="$(CURDIR)/$(TRAIN)" $(VENV)/python -m pytest -n auto --dist loadfile
 	PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)" HF_HUB_OFFLINE=1 $(TRAIN) -m pytest -n auto --dist loadfile tests/train
 
@@ -47,8 +48,7 @@ test-cloud test-cloud-all:
 
 .PHONY: run-test-cloud
 run-test-cloud: .venv/installed-dev .venv-train/tests
-	@set --; for each in $(CLOUD_PROGRAMS); do command -v $${each%%:*} >/dev/null || set -- "$$@" $${each#*:}; done; \
-	  [ $$# = 0 ] || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$$@"; }
+	@sh tests/programs.sh $(CLOUD_PROGRAMS)
 	$(VENV)/python -m $(subst /,.,$(CLOUD_TESTS)).rootfs
 	LAUNCH_TEST_TRAIN_PYTHON="$(CURDIR)/$(TRAIN)" $(VENV)/python -m pytest -n 2 --dist worksteal $(CLOUD_TESTS) $(WHICH)
 
