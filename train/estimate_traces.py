@@ -36,9 +36,11 @@ def trace_all(
         InputError: the adapter's modules are none of the model's.
     """
     wanted = list(dict.fromkeys(work))
-    found = {wanted[0]: trace_model(config, *wanted[0])}  # a model that cannot be made says so here, and once
-    progress(1, len(wanted))
+    # Never a step in this process: a CUDA build of PyTorch starts threads at its first, and forks none after it.
     with pool(min(cores(), len(wanted)), torch.set_num_threads, 1) as executor:
+        first = executor.submit(trace_model, config, *wanted[0])
+        found = {wanted[0]: first.result()}  # a model that cannot be made says so here, and once
+        progress(1, len(wanted))
         futures = {executor.submit(trace_model, config, *each): each for each in wanted[1:]}
         for done, future in enumerate(as_completed(futures), start=2):
             found[futures[future]] = future.result()
