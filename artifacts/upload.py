@@ -12,6 +12,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,8 @@ class Hashes:
 
     def save(self) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        beside = self._file.with_name(f".{self._file.name}")
+        # Jobs that send at once share the file: each writes one of its own, and the last one stands.
+        beside = self._file.with_name(f".{self._file.name}-{os.getpid()}-{threading.get_ident()}")
         beside.write_text(json.dumps(self._known))
         beside.replace(self._file)
 

@@ -27,6 +27,8 @@ from jobs.store import Store
 __all__ = ["alive", "drive", "reconcile", "spawn"]
 
 _START_LIMIT_S = 60
+_ASKED_LATELY_S = 900
+"""Within which a job that has rented nothing yet still does so without being asked again."""
 
 
 def spawn(home: Home, job_id: str) -> int:
@@ -72,15 +74,20 @@ def reconcile(home: Home, store: Store) -> list[Job]:
     for job_id in lost:
         job = store.job(job_id)
         attention = Attention(code="driver_lost", costing=job.rented, command=f"launch resume {job_id}")
-        if job.rented and (job.attempts or _age_s(job) > _START_LIMIT_S):
+        if job.rented and (_under_way(job) or _START_LIMIT_S < _age_s(job) < _ASKED_LATELY_S):
             try:
                 spawn(home, job_id)
             except LaunchError as error:
                 if not alive(home, job_id):  # somebody else looked at the same moment
                     store.set_attention(job_id, attention.model_copy(update={"message": error.why}))
-        elif not job.rented:
+        elif not job.rented or _age_s(job) > _START_LIMIT_S:
             store.set_attention(job_id, attention)
     return [store.job(job_id) for job_id in lost]
+
+
+def _under_way(job: Job) -> bool:
+    """There may be a machine."""
+    return any(attempt.state is not State.ENDED for attempt in job.attempts)
 
 
 def _age_s(job: Job) -> float:
@@ -141,10 +148,21 @@ def drive(home: Home, job_id: str, ready: int | None = None) -> int:
             with contextlib.suppress(OSError):  # the log may lie on the same full disk
                 print(f"{error.what}\n{error.why}\nThe trainer was ended; launch resume {job_id} goes on.", flush=True)
             return 1
-        except LaunchError as error:
-            print(error, flush=True)
+        except Exception as error:  # noqa: BLE001 - whatever ends a driver is said where people look
+            print(error, flush=True) if isinstance(error, LaunchError) else traceback.print_exc()
+            _say_lost(store, job_id, error)
             return 1
     return 0
+
+
+def _say_lost(store: Store, job_id: str, error: Exception) -> None:
+    job = store.job(job_id)
+    if any(one.code == "teardown_unconfirmed" for one in job.attention):
+        return  # said already, with more
+    costing = job.rented and any(attempt.state is not State.ENDED for attempt in job.attempts)
+    what = error.what if isinstance(error, LaunchError) else f"{type(error).__name__}: {error}"
+    command = f"launch status {job_id}" if costing else f"launch resume {job_id}"
+    store.set_attention(job_id, Attention(code="driver_lost", costing=costing, command=command, message=what))
 
 
 def _become_quiet(log: Path) -> None:

@@ -44,12 +44,20 @@ def said_by_end(end: End | None, *, kept: bool) -> Outcome | None:
 
 
 def judge(
-    job_id: str, end: End | None, exit_status: int, *, cancelled: bool, kept: bool, last_lines: str = ""
+    job_id: str,
+    end: End | None,
+    exit_status: int,
+    *,
+    cancelled: bool,
+    kept: bool,
+    last_lines: str = "",
+    budget_over: bool = False,
 ) -> Verdict:
     """From `end.json` (None: the trainer wrote none), the exit status (negative: a signal) and the tail of its log.
 
-    `kept` says that a checkpoint or an adapter is there; without one a deadline is a failure. What was ended from
-    outside is not the run's own fault: it goes on with `launch resume`, from its start where nothing was saved yet.
+    `budget_over`: past the driver's line, at which it ends the trainer itself. `kept`: a checkpoint or an adapter is
+    there; without one a deadline is a failure. What was ended from outside is not the run's own fault: it goes on with
+    `launch resume`, from its start where nothing was saved yet.
     """
     if end is not None and exit_status == 0:
         as_planned = said_by_end(end, kept=kept)
@@ -61,6 +69,8 @@ def judge(
             )
     if cancelled:
         return Verdict(outcome=Outcome.CANCELLED)
+    if budget_over and kept and (exit_status < 0 or (end is not None and end.reason == "signal")):
+        return Verdict(outcome=Outcome.BUDGET_STOPPED)  # the driver ended it at the line
     resumable = kept or exit_status < 0 or (end is not None and end.reason == "signal")
     go_on = f"Next: launch resume {job_id}" if resumable else f"Next: launch logs {job_id}"
     if end is not None and end.reason == "signal":

@@ -30,6 +30,8 @@ from jobs.verdict import Verdict, judge, read_verdict, said_by_end, write_verdic
 from jobs.work import has_result, last_lines, read_end
 
 HELD_PAUSE_S = 10.0
+NO_MACHINE = "No machine could be had."
+"""How the error of a job begins that was refused everywhere."""
 
 
 class Walk:
@@ -69,7 +71,7 @@ class Walk:
             number = attempt.number if attempt else self.store.job(self.job.id).last_attempt + 1
             self.backend = self._backends(self.home, self.store, self.write, self.job, choice, number, self.clock)
             self._walk(attempt or self._open(choice))
-            if self.refused is None:
+            if self.refused is None or self.verdict is not None:
                 break
             choices = [other for other in choices if _place(other) != _place(choice)]
             tried.append(f"  {choice.offer.instance_type} in {choice.offer.region}: {self.refused}")
@@ -88,7 +90,7 @@ class Walk:
     def _nothing_came(self, tried: list[str]) -> Verdict:
         if self._cancel():
             return Verdict(outcome=Outcome.CANCELLED)
-        asked = "\n".join(["No machine could be had. Tried, in the order of the plan:", *tried])
+        asked = "\n".join([f"{NO_MACHINE} Tried, in the order of the plan:", *tried])
         return Verdict(
             outcome=Outcome.FAILED, error=f"{asked}\nNext: launch resume {self.job.id}, when there may be one again"
         )
@@ -210,10 +212,15 @@ class Walk:
             read_end(self.work),
             status,
             cancelled=self._cancel() is not None,
+            budget_over=self._budget_is_over(),
             kept=has_result(self.work),
             last_lines=last_lines(log, begin),
         )
         return self._after_training()
+
+    def _budget_is_over(self) -> bool:
+        left_s = self.backend.time_left_s()
+        return left_s is not None and left_s <= 0
 
     def _after_training(self) -> State:
         assert self.verdict is not None

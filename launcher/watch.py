@@ -12,6 +12,7 @@ from jobs.evaluation import missing_evaluation
 from jobs.home import Home
 from jobs.job import EXIT_CODE, Job, Outcome, State
 from jobs.store import Store
+from jobs.walk import NO_MACHINE
 from jobs.work import last_lines
 from launcher.console import duration, money, print_document, say
 from launcher.documents import status_document
@@ -58,7 +59,7 @@ def watch_to_exit_code(home: Home, store: Store, job_id: str, *, detach: bool = 
             costing="Nothing is costing money.",
             next_step=f"launch resume {job_id}",
         )
-    if job.outcome is Outcome.FAILED and job.attempts and all(one.instance_id is None for one in job.attempts):
+    if job.outcome is Outcome.FAILED and (job.error or "").startswith(NO_MACHINE):
         return NothingFits.exit_code if job.rented else EXIT_CODE[job.outcome]
     return EXIT_CODE[job.outcome]
 

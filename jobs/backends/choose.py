@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import Protocol
 
 from jobs.backends import Backend
 from jobs.backends.local import LocalBackend
 from jobs.clock import Clock
 from jobs.home import Home
-from jobs.job import Job
+from jobs.job import Job, State
+from jobs.lambda_key import lambda_key
 from jobs.lease import DriverWrites
 from jobs.offer import PricedOffer
 from jobs.store import Store
@@ -22,6 +25,16 @@ class BackendOf(Protocol):
         ...
 
 
+def _with_the_jobs_key(home: Home, job: Job) -> Mapping[str, str]:
+    """What a machine was rented with serves to end it, where a driver that takes over was started without a key."""
+    kept = home.root / "skypilot" / ".lambda_cloud" / "lambda_keys"
+    if lambda_key(os.environ) is not None or not kept.is_file():
+        return os.environ
+    if all(attempt.state is State.ENDED for attempt in job.attempts):
+        return os.environ
+    return dict(os.environ) | {"LAMBDA_API_KEY": kept.read_text().partition("=")[2].strip()}
+
+
 def backend_of(
     home: Home, store: Store, write: DriverWrites, job: Job, choice: PricedOffer, number: int, clock: Clock
 ) -> Backend:
@@ -32,6 +45,6 @@ def backend_of(
     from jobs.backends.rented import RentedMachine
     from jobs.skypilot import SkyPilot
 
-    provider = LambdaCloud()
+    provider = LambdaCloud(_with_the_jobs_key(home, job))
     sky = SkyPilot(home, store.store_id, lambda_key=provider.key)
     return RentedMachine(home, store, write, job, choice, number, clock, provider=provider, sky=sky)

@@ -5,6 +5,7 @@ A driver that was killed leaves it; the next one reads from it what to look for 
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,20 @@ class MachineRecord(BaseModel):
     address: str | None = None
     active_at: AwareDatetime | None = None
     """When the provider first showed it as active, or, where nobody looked then, the last moment before."""
+    looked_at: AwareDatetime | None = None
+    """When somebody last looked for it before it was seen active."""
+    ends_at: AwareDatetime | None = None
+    """Its own deadline as this computer's clock has it; None before the first login."""
     launch_request: str | None = None
     """SkyPilot's."""
     gone_at: AwareDatetime | None = None
+
+    def at(self, after_s: float) -> datetime:
+        """That many seconds after its first boot; where nobody has logged in yet, after the create call."""
+        if self.ends_at is not None:
+            return self.ends_at + timedelta(seconds=after_s - self.on_host_s)
+        assert self.create_called_at is not None
+        return self.create_called_at + timedelta(seconds=after_s)
 
 
 def cluster_name(store_id: str, job_id: str, attempt: int) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from artifacts.errors import LaunchError
+from jobs.clock import Clock
 from jobs.clouds import Cloud
 from jobs.offer import Offer
 
@@ -45,6 +46,24 @@ class Instance:
     address: str | None
     instance_type: str
     region: str
+
+
+ABSENCES = 3
+"""Lists in a row without a machine that was in one before: one alone may lag."""
+BETWEEN_S = 2.0
+
+
+def gone(provider: Provider, name: str, clock: Clock) -> bool:
+    """Whether no machine of the name is listed any more. Where the provider does not answer, nobody knows: False."""
+    for look in range(ABSENCES):
+        if look:
+            clock.sleep(BETWEEN_S)
+        try:
+            if provider.named(name):
+                return False
+        except LaunchError:
+            return False
+    return True
 
 
 class Provider(Protocol):

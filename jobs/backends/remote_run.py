@@ -6,14 +6,14 @@ import math
 import os
 import shlex
 from collections.abc import Callable
-from datetime import timedelta
+from functools import cached_property
 
 from artifacts import download, upload
 from artifacts.errors import LaunchError, MachineGone, NotWhole, Unreachable
 from artifacts.shell import Shell
 from jobs.backends import Command, Say
 from jobs.backends.machine_record import RecordFile
-from jobs.backends.provider import Provider
+from jobs.backends.provider import Provider, gone
 from jobs.clock import Clock
 from jobs.cloud_task import early_pull, submitted, task_document, task_text
 from jobs.home import Home
@@ -44,6 +44,8 @@ DEAD_LOOKS = 3
 WAITING_S = 60.0
 """Within which a task that waits for data that is there has seen it."""
 RESTARTS = 3
+MOST_LOST = 5
+"""Servers of SkyPilot that may be lost in one attempt."""
 WAITS = {
     "": "SkyPilot sets the machine up",
     "waiting": "waiting for the data",
@@ -78,6 +80,7 @@ class RemoteRun:
         self._ended: int | None = None
         self._dead_looks = self._restarts = 0
         self._held = False
+        self._lost = 0
         self._submitted_at = clock.monotonic()
         self._looked_at = self._answered_at = clock.monotonic()
         execution = execution_of(choice)
@@ -88,13 +91,19 @@ class RemoteRun:
         self._pins = pins_for(choice.offer.gpu if execution.device == "cuda" else None)
         lock = lock_file(self._pins.platform)
         self._config = run_on_host(self._spec, execution, f"{lock.name}")
-        self._parcel = parcel_of(home, self._spec, self._config, self._pins.platform, record.folder / "documents")
+
+    @cached_property
+    def _parcel(self) -> dict[str, upload.Item]:
+        """Only where something is sent: a driver that takes over needs none of the files."""
+        documents = self._file.folder / "documents"
+        return parcel_of(self._home, self._spec, self._config, self._pins.platform, documents)
 
     # ---- sent and started ----
 
     def begin(self) -> None:
         """The pull of the container image starts with the first login, and SkyPilot's set-up beside the upload."""
-        record = self._file.current()
+        if self._file.current().launch_request is not None:
+            return
         document = self._task()
         self._spec.results.mkdir(parents=True, exist_ok=True)
         write_document(self._spec.results / "task.yaml", task_text(document))
@@ -104,8 +113,10 @@ class RemoteRun:
             self._shell.run(
                 f"mkdir -p {ON_HOST} && cat > {shlex.quote(script)} && {{ {background} }}", stdin=early_pull(document)
             )
-        if record.launch_request is None:
+        try:
             self._launch()
+        except RequestLost as error:  # the next look asks again
+            print(error, flush=True)
 
     def _task(self) -> dict[str, object]:
         record, offer = self._file.current(), self._choice.offer
@@ -243,6 +254,9 @@ class RemoteRun:
                 self._sky.finished(record.launch_request)
         except RequestLost as error:
             print(f"{error}; SkyPilot is asked again", flush=True)
+            self._lost += 1
+            if self._lost > MOST_LOST:
+                raise
             self._sky.start()
             self._launch()
 
@@ -296,8 +310,7 @@ class RemoteRun:
 
     def _not_brought(self, error: OSError) -> None:
         record, command = self._file.current(), f"launch status {self._job.id}"
-        assert record.create_called_at is not None
-        until = record.create_called_at + timedelta(seconds=record.on_host_s)
+        until = record.at(record.on_host_s)
         print(f"not brought home: {error}", flush=True)
         held = Attention(code="results_held", until=until, costing=True, command=command, message=str(error))
         self._write.set_attention(held)
@@ -313,7 +326,7 @@ class RemoteRun:
 
     def _look_for_it(self, error: Unreachable) -> None:
         name = self._file.current().instance_name
-        if not self._provider.named(name):
+        if gone(self._provider, name, self._clock):
             raise MachineGone(
                 f"The machine {name} is gone, and nobody here has ended it",
                 why=error.what,
@@ -324,8 +337,7 @@ class RemoteRun:
         """A machine that does not answer is looked for at the provider; it may come back until its time is up."""
         self._look_for_it(error)
         record = self._file.current()
-        assert record.create_called_at is not None
-        if (self._clock.now() - record.create_called_at).total_seconds() > record.on_host_s:
+        if self._clock.now() > record.at(record.on_host_s):
             raise error
         silent_s = self._clock.monotonic() - self._answered_at
         print(f"{error} (for {silent_s:.0f} s)", flush=True)

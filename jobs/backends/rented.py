@@ -16,12 +16,12 @@ from artifacts.shell import Said, Shell
 from jobs.allowance import allowance, left_usd
 from jobs.backends import Command, Machine, OfferFailed, Say
 from jobs.backends.machine_record import MachineRecord, RecordFile, cluster_name
-from jobs.backends.provider import CreateUncertain, Instance, Order, Provider
+from jobs.backends.provider import CreateUncertain, Instance, Order, Provider, gone
 from jobs.backends.remote_run import RemoteRun
 from jobs.clock import Clock
 from jobs.guard import PUBLISHED, user_data
 from jobs.home import Home
-from jobs.job import Job, PhaseProgress
+from jobs.job import Attention, Job, PhaseProgress
 from jobs.lease import DriverWrites
 from jobs.offer import PricedOffer
 from jobs.parcel import folder_on_host
@@ -35,6 +35,8 @@ LISTED_WITHIN_S = 120.0
 """A machine that a create call has made stands in the list by then."""
 LOGIN_WITHIN_S = 300.0
 """From active to the first login."""
+UNSEEN_S = 300.0
+"""A boot at which nobody has looked for so long may be over."""
 END_WITHIN_S = 300.0
 """A terminate that has not shown in the list by then is said to a person; the next driver goes on trying."""
 SLACK_S = 120.0
@@ -65,6 +67,8 @@ class RentedMachine:
         self._run: RemoteRun | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="skypilot")
         self._starting: Future[None] | None = None
+        self._command: Command = "dpo"
+        self._stopped: int | None = None
 
     # ---- from the intent to the first login ----
 
@@ -76,6 +80,7 @@ class RentedMachine:
         self._starting = self._pool.submit(self._sky.start)  # beside the machine's boot
         if record.create_called_at is None:
             self._call_create(record)
+        self._nobody_looked(self._file.current())
         instance = self._wait_until_active(say)
         try:
             self._log_in(instance, say)
@@ -84,6 +89,18 @@ class RentedMachine:
             raise OfferFailed(f"{error.what}, though it is listed as active", why=error.why) from error
         record = self._file.current()
         return Machine(instance.id, record.active_at)
+
+    def _nobody_looked(self, record: MachineRecord) -> None:
+        """A machine that booted while nobody looked may have run to its own deadline: it is charged for, as is said."""
+        last = record.looked_at or record.create_called_at
+        assert last is not None
+        unseen_s = (self._clock.now() - last).total_seconds()
+        if record.active_at is None and unseen_s > UNSEEN_S and gone(self._provider, record.instance_name, self._clock):
+            self._file.change(active_at=last)
+            raise MachineGone(
+                f"The machine {record.instance_name} is gone; for {unseen_s / 60:.0f} min nobody here has looked at it",
+                next_step=f"launch resume {self._job.id}",
+            )
 
     def _intend(self) -> MachineRecord:
         """Asks for price and capacity again, and writes down what will be asked for, before it is."""
@@ -155,13 +172,15 @@ class RentedMachine:
         boot_s = self._provider.cloud.boot.high * 3600 + LISTED_WITHIN_S
         began, looked_at = self._clock.monotonic(), self._file.current().create_called_at
         while True:
-            found = self._one_of(self._provider.named(self._file.current().instance_name))
             waited_s = self._clock.monotonic() - began
-            if found is None and self._file.current().active_at is not None:
-                raise MachineGone(
-                    f"The machine {self._file.current().instance_name} is gone, and nobody here has ended it",
-                    next_step=f"launch resume {self._job.id}",
-                )
+            try:
+                found = self._one_of(self._provider.named(self._file.current().instance_name))
+            except LaunchError as error:  # no network for a while: its deadline is on it
+                if waited_s > boot_s:
+                    raise
+                _log(str(error))
+                self._clock.sleep(LOOK_S)
+                continue
             if found is None and waited_s > LISTED_WITHIN_S:
                 self.destroy()
                 raise OfferFailed("the create call made no machine that is listed")
@@ -176,6 +195,7 @@ class RentedMachine:
                 self.destroy()
                 raise OfferFailed(f"the machine was not active after {waited_s / 60:.0f} min; it was ended")
             looked_at = self._clock.now()
+            self._file.change(looked_at=looked_at)
             say(PhaseProgress(name="waiting for the machine", done=round(waited_s), unit="s"))
             self._clock.sleep(LOOK_S)
 
@@ -191,14 +211,17 @@ class RentedMachine:
             self._provider.terminate(extra)
         return kept
 
-    def _log_in(self, instance: Instance, say: Say) -> None:
+    def _log_in(self, instance: Instance, say: Say, *, limit_s: float = LOGIN_WITHIN_S) -> None:
         """The first SSH, with the key that the create call put on the machine; its deadline must stand."""
         record = self._file.current()
         key_file, _ = self._sky.key_pair()
         assert instance.address is not None
         shell = self._shell = Shell(RemoteHost(instance.address, USER, key_file, record.host_key))
-        said = self._first_words(shell, say)
+        said = self._first_words(shell, say, limit_s)
         numbers = said.out.split()
+        if len(numbers) == 2:
+            left_s = int(numbers[0]) - int(numbers[1])
+            self._file.change(ends_at=self._clock.now() + timedelta(seconds=left_s))
         if len(numbers) != 2 or int(numbers[0]) - int(numbers[1]) > record.on_host_s + SLACK_S:
             raise Unreachable("The machine has no deadline of its own", why=said.err.strip() or said.out.strip())
         self._run = RemoteRun(
@@ -207,7 +230,7 @@ class RentedMachine:
         )  # fmt: skip
         self._run.begin()
 
-    def _first_words(self, shell: Shell, say: Say) -> Said:
+    def _first_words(self, shell: Shell, say: Say, limit_s: float) -> Said:
         """Its deadline, and what time it is there, as soon as somebody can log in."""
         began = self._clock.monotonic()
         while True:
@@ -215,7 +238,7 @@ class RentedMachine:
                 return shell.run(f"cat {PUBLISHED}; date +%s", timeout_s=30)
             except Unreachable:
                 waited_s = self._clock.monotonic() - began
-                if waited_s > LOGIN_WITHIN_S:
+                if waited_s > limit_s:
                     raise
                 say(PhaseProgress(name="waiting for the login", done=round(waited_s), unit="s"))
                 self._clock.sleep(LOOK_S / 2)
@@ -228,23 +251,73 @@ class RentedMachine:
     # ---- while it is there ----
 
     def _running(self) -> RemoteRun:
-        """A driver that takes over in the middle logs in first."""
+        """A driver that takes over in the middle logs in first. The machine is never ended for that it cannot.
+
+        Raises:
+            Unreachable: not now; it may be later.
+            MachineGone: it is listed no more.
+            HostKeyChanged: something else answers.
+        """
         if self._run is None:
-            self.create(lambda _: None)
+            record = self._file.current()
+            if self._starting is None:
+                self._sky.prepare([self._choice.offer])
+                self._starting = self._pool.submit(self._sky.start)
+            if record.address is None:
+                raise MachineGone(f"The machine {record.instance_name} was never reached")
+            if gone(self._provider, record.instance_name, self._clock):
+                raise MachineGone(
+                    f"The machine {record.instance_name} is gone, and nobody here has ended it",
+                    next_step=f"launch resume {self._job.id}",
+                )
+            known = Instance(str(record.instance_id), record.instance_name, True, True, record.address, "", "")
+            self._log_in(known, lambda _: None, limit_s=0.0)
         assert self._run is not None
         return self._run
 
+    def _unreachable(self, error: Unreachable) -> None:
+        """Borne for as long as the machine is paid for, and said to a person."""
+        record = self._file.current()
+        if self._clock.now() > record.at(record.on_host_s):
+            raise error
+        _log(str(error))
+        command = f"launch status {self._job.id} --watch"
+        self._write.set_attention(Attention(code="unreachable", costing=True, command=command, message=error.what))
+        self._clock.sleep(LOOK_S)
+
     def sync(self, say: Say) -> None:
-        self._running().sync(say)
+        while True:
+            try:
+                run = self._running()
+            except Unreachable as error:
+                self._unreachable(error)
+                say(PhaseProgress(name="waiting for the machine's network", done=0, unit="s"))
+            else:
+                self._write.clear_attention("unreachable")
+                run.sync(say)
+                return
 
     def submit(self, command: Command) -> None:
-        self._running().submit(command)
+        self._command = command
+        if self._run is not None:
+            self._run.submit(command)
 
     def poll(self, timeout_s: float) -> int | None:
-        return self._running().poll(timeout_s)
+        if self._run is None:
+            try:
+                self._running().submit(self._command)
+            except Unreachable as error:
+                self._unreachable(error)
+                return self._stopped
+            self._write.clear_attention("unreachable")
+        assert self._run is not None
+        return self._run.poll(timeout_s)
 
     def stop(self, grace_s: float) -> None:
-        self._running().stop(grace_s)
+        if self._run is not None:
+            self._run.stop(grace_s)
+        else:
+            self._stopped = -9  # nobody can be asked
 
     def collect(self) -> None:
         record = self._file.read()
@@ -255,17 +328,13 @@ class RentedMachine:
         record = self._file.read()
         if record is None or record.create_called_at is None:
             return None
-        return (self._ends_at(record, record.on_host_s - record.reserve_s) - self._clock.now()).total_seconds()
+        return (record.at(record.on_host_s - record.reserve_s) - self._clock.now()).total_seconds()
 
     def held_until(self) -> datetime | None:
         record = self._file.read()
         if record is None or record.create_called_at is None or record.gone_at is not None:
             return None
-        return self._ends_at(record, record.on_host_s)
-
-    def _ends_at(self, record: MachineRecord, after_s: float) -> datetime:
-        assert record.create_called_at is not None
-        return record.create_called_at + timedelta(seconds=after_s)
+        return record.at(record.on_host_s)
 
     # ---- the end ----
 
@@ -281,17 +350,24 @@ class RentedMachine:
         """Ends what has the attempt's name, and looks until the list agrees."""
         record = self._file.read()
         if record is None or record.create_called_at is None or record.create_refused or record.gone_at:
+            self.leave()
             return
         began, seen, problem = self._clock.monotonic(), False, ""
         by_us = False
         while True:
             try:
+                if record.instance_id and not by_us:  # a list may lag behind it; one that is gone stays gone
+                    by_us = bool(self._provider.named(record.instance_name))
+                    self._provider.terminate([record.instance_id])
                 found = self._provider.named(record.instance_name)
                 seen = seen or bool(found) or record.active_at is not None
                 age_s = (self._clock.now() - record.create_called_at).total_seconds()
                 # A list may lag behind a create: what was never seen may still come.
                 if not found and (seen or age_s > LISTED_WITHIN_S):
-                    break
+                    gone_at = self._clock.now()
+                    if gone(self._provider, record.instance_name, self._clock):
+                        break
+                    continue
                 ids = {one.id for one in found}
                 if record.instance_id:
                     ids.add(record.instance_id)
@@ -308,9 +384,8 @@ class RentedMachine:
                     next_step=f"launch status {self._job.id} tries again; by hand: {self._provider.console()}",
                 )
             self._clock.sleep(LOOK_S)
-        gone_at = self._clock.now()
         if not by_us:  # nobody saw when; its own deadline was the last moment
-            gone_at = min(gone_at, self._ends_at(record, record.charged_s))
+            gone_at = min(gone_at, record.at(record.charged_s))
         self._file.change(gone_at=gone_at)
         try:
             self._sky.forget(record.cluster)

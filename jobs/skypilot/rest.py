@@ -68,7 +68,9 @@ class Rest:
 
     def status(self, request_id: str) -> str | None:
         """PENDING, WAITING, RUNNING, SUCCEEDED, FAILED, CANCELLED; None where the server knows no such request."""
-        _, body, _ = self._call("GET", f"/api/status?{urlencode({'request_ids': request_id})}")
+        status, body, _ = self._call("GET", f"/api/status?{urlencode({'request_ids': request_id})}")
+        if status != 200:
+            raise TimeoutError(f"SkyPilot's server answers {status}")
         found: list[dict[str, Any]] = json.loads(body)
         return next((str(one["status"]) for one in found if one["request_id"] == request_id), None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,7 +57,8 @@ def test_the_readme_shows_what_the_case_prints(program: Program, tmp_path: Path)
     priced = replace(program, environ={"LAUNCH_CATALOGS": str(write_small(tmp_path / "catalogs"))})
     words = ("--model", "Mistral-7B/config.json", "--train", "pairs.jsonl", "--max-length", "512", "--epochs", "2")
     estimate = priced.good("estimate", *words, "-o", "need.json", "--yes").stdout.splitlines()
-    assert estimate == shown(readme, "LlamaForCausalLM: ")
+    built = re.compile(r"(?<=\d)\+(cpu|cu\d+)")  # which build of PyTorch traces decides none of the numbers
+    assert [built.sub("", line) for line in estimate] == [built.sub("", x) for x in shown(readme, "LlamaForCausalLM: ")]
     done = priced.run("plan", "dpo", "--requirements", "need.json", "--budget", "5")
     assert done.returncode == 3
     plan, says = (

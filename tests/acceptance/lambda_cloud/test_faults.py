@@ -214,6 +214,7 @@ def test_a_network_that_is_silent_for_a_while_in_training_costs_nothing_but_time
     job = rent("--max-steps", "200")
     ended = job.start()
     job.until_step(3)
+    cloud.faults.next("instances", answer=503, times=12)  # this computer's network, Lambda as well
     job.machine().cut()
     until(lambda: "Connection" in job.log() or "reached" in job.log(), "a look that fails", seconds=150)
     job.machine().restore()
