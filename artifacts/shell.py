@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -122,8 +122,13 @@ class Shell:
 
     def close(self) -> None:
         connection, self._connection, self._sftp = self._connection, None, None
-        if connection is not None:
+        if connection is None:
+            return
+        with suppress(*_CUT):  # the machine may have ended a moment ago, and cannot be told good-bye
             connection.close()
+        if connection.client is not None:
+            with suppress(*_CUT):
+                connection.client.close()
 
     def _connected(self) -> Connection:
         if self._connection is not None:
