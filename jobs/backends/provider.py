@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from artifacts.errors import LaunchError
+from artifacts.errors import LaunchError, MachineGone
 from jobs.clock import Clock
 from jobs.clouds import Cloud
 from jobs.offer import Offer
@@ -64,6 +64,14 @@ def gone(provider: Provider, name: str, clock: Clock) -> bool:
         except LaunchError:
             return False
     return True
+
+
+def raise_if_gone(provider: Provider, name: str, clock: Clock, *, job_id: str, why: str = "") -> None:
+    """Raises MachineGone where it is listed no more."""
+    if gone(provider, name, clock):
+        raise MachineGone(
+            f"The machine {name} is gone, and nobody here has ended it", why=why, next_step=f"launch resume {job_id}"
+        )
 
 
 class Provider(Protocol):

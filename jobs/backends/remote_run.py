@@ -9,11 +9,11 @@ from collections.abc import Callable
 from functools import cached_property
 
 from artifacts import download, upload
-from artifacts.errors import LaunchError, MachineGone, NotWhole, Unreachable
+from artifacts.errors import LaunchError, NotWhole, Unreachable
 from artifacts.shell import Shell
 from jobs.backends import Command, Say
 from jobs.backends.machine_record import RecordFile
-from jobs.backends.provider import Provider, gone
+from jobs.backends.provider import Provider, raise_if_gone
 from jobs.clock import Clock
 from jobs.cloud_task import early_pull, submitted, task_document, task_text
 from jobs.home import Home
@@ -326,12 +326,7 @@ class RemoteRun:
 
     def _look_for_it(self, error: Unreachable) -> None:
         name = self._file.current().instance_name
-        if gone(self._provider, name, self._clock):
-            raise MachineGone(
-                f"The machine {name} is gone, and nobody here has ended it",
-                why=error.what,
-                next_step=f"launch resume {self._job.id}",
-            ) from error
+        raise_if_gone(self._provider, name, self._clock, job_id=self._job.id, why=error.what)
 
     def _bear(self, error: Unreachable) -> None:
         """A machine that does not answer is looked for at the provider; it may come back until its time is up."""

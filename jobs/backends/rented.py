@@ -16,7 +16,7 @@ from artifacts.shell import Said, Shell
 from jobs.allowance import allowance, left_usd
 from jobs.backends import Command, Machine, OfferFailed, Say
 from jobs.backends.machine_record import MachineRecord, RecordFile, cluster_name
-from jobs.backends.provider import CreateUncertain, Instance, Order, Provider, gone
+from jobs.backends.provider import CreateUncertain, Instance, Order, Provider, gone, raise_if_gone
 from jobs.backends.remote_run import RemoteRun
 from jobs.clock import Clock
 from jobs.guard import PUBLISHED, user_data
@@ -83,7 +83,7 @@ class RentedMachine:
         self._nobody_looked(self._file.current())
         instance = self._wait_until_active(say)
         try:
-            self._log_in(instance, say)
+            self._log_in(str(instance.address), say)
         except (Unreachable, HostKeyChanged) as error:
             self.destroy()
             raise OfferFailed(f"{error.what}, though it is listed as active", why=error.why) from error
@@ -211,12 +211,11 @@ class RentedMachine:
             self._provider.terminate(extra)
         return kept
 
-    def _log_in(self, instance: Instance, say: Say, *, limit_s: float = LOGIN_WITHIN_S) -> None:
+    def _log_in(self, address: str, say: Say, *, limit_s: float = LOGIN_WITHIN_S) -> None:
         """The first SSH, with the key that the create call put on the machine; its deadline must stand."""
         record = self._file.current()
         key_file, _ = self._sky.key_pair()
-        assert instance.address is not None
-        shell = self._shell = Shell(RemoteHost(instance.address, USER, key_file, record.host_key))
+        shell = self._shell = Shell(RemoteHost(address, USER, key_file, record.host_key))
         said = self._first_words(shell, say, limit_s)
         numbers = said.out.split()
         if len(numbers) == 2:
@@ -265,13 +264,8 @@ class RentedMachine:
                 self._starting = self._pool.submit(self._sky.start)
             if record.address is None:
                 raise MachineGone(f"The machine {record.instance_name} was never reached")
-            if gone(self._provider, record.instance_name, self._clock):
-                raise MachineGone(
-                    f"The machine {record.instance_name} is gone, and nobody here has ended it",
-                    next_step=f"launch resume {self._job.id}",
-                )
-            known = Instance(str(record.instance_id), record.instance_name, True, True, record.address, "", "")
-            self._log_in(known, lambda _: None, limit_s=0.0)
+            raise_if_gone(self._provider, record.instance_name, self._clock, job_id=self._job.id)
+            self._log_in(record.address, lambda _: None, limit_s=0.0)
         assert self._run is not None
         return self._run
 
