@@ -189,10 +189,11 @@ def main() -> None:
     rate, omitted = hallucination(stage_a, tokenizer)
     print(f"Stage A: {rate:.1%} of summaries with a wrong fact, {omitted:.1%} of facts left out", flush=True)
     stage_a.save_pretrained(out / "adapter")
-    config = out / "adapter" / "adapter_config.json"
-    config.write_text(
-        json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": "../base"}, indent=2) + "\n"
-    )
+    file = out / "adapter" / "adapter_config.json"
+    config = json.loads(file.read_text())
+    config["base_model_name_or_path"] = "../base"
+    config["target_modules"].sort()  # PEFT writes a set, in the order of this process's string hashes
+    file.write_text(json.dumps(config, indent=2) + "\n")
     (out / "adapter" / "README.md").unlink(missing_ok=True)
     measured = {
         "parameters": base.num_parameters(),
