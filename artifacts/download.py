@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import paramiko
@@ -22,6 +23,9 @@ LARGEST_TREE = 64 * 2**30
 """Bytes that one artifact may have: an adapter, a checkpoint, logs. More is somebody filling this disk."""
 MOST_FILES = 10_000
 CHUNK = 2**20
+
+Say = Callable[[int, int], None]
+"""Hears bytes that are here, and bytes in all."""
 
 
 def names(shell: Shell, folder: str) -> list[str]:
@@ -65,7 +69,7 @@ def listing(shell: Shell, path: str, *, largest: int = LARGEST_TREE) -> dict[str
     return found
 
 
-def fetch(shell: Shell, remote: str, final: Path, *, largest: int = LARGEST_TREE) -> bool:
+def fetch(shell: Shell, remote: str, final: Path, *, largest: int = LARGEST_TREE, say: Say | None = None) -> bool:
     """Brings a file or folder to `final`, verified; what is home already is not brought again.
 
     Returns whether there is one. The older one stands until the new one is whole.
@@ -84,10 +88,14 @@ def fetch(shell: Shell, remote: str, final: Path, *, largest: int = LARGEST_TREE
     beside = final.with_name(f".fetching-{final.name}")
     _remove(beside)
     try:
+        done, total = 0, sum(sizes.values())
         for name, entry in whole.files.items():
             target = beside / name if name else beside
             target.parent.mkdir(parents=True, exist_ok=True)
-            _copy(shell, f"{remote}/{name}" if name else remote, target, entry.size)
+            for count in _copy(shell, f"{remote}/{name}" if name else remote, target, entry.size):
+                done += count
+                if say is not None:
+                    say(done, total)
         manifest.verify(beside, whole)
         if beside.is_dir():
             acceptance.accept(beside)
@@ -140,7 +148,8 @@ def _hashes(shell: Shell, remote: str, sizes: dict[str, int]) -> Manifest:
     return Manifest(files={name: Entry(size=sizes[name], sha256=sha) for name, sha in zip(ordered, found, strict=True)})
 
 
-def _copy(shell: Shell, remote: str, target: Path, size: int) -> None:
+def _copy(shell: Shell, remote: str, target: Path, size: int) -> Iterator[int]:
+    """The bytes of each piece, when it is here."""
     try:
         with shell.answering(), shell.sftp().open(remote, "rb") as source, target.open("wb") as file:
             source.prefetch(size)
@@ -148,6 +157,7 @@ def _copy(shell: Shell, remote: str, target: Path, size: int) -> None:
             while left > 0 and (data := source.read(min(CHUNK, left))):
                 file.write(data)
                 left -= len(data)
+                yield len(data)
     except FileNotFoundError as error:
         raise NotWhole(f"{remote} went away while it was copied") from error
 

@@ -23,6 +23,8 @@ class Allowance:
     """When the machine ends itself, so that it is gone by then."""
     reserve_s: float
     """Before that: what evaluation and pull take, which training must leave free."""
+    evaluation_s: float = 0.0
+    """Of the reserve, what the evaluation may take."""
 
     @property
     def training_s(self) -> float:
@@ -39,6 +41,7 @@ def allowance(cloud: Cloud, usd: float, price_per_hour: float, choice: PricedOff
     charged_s = cloud.hours_for(usd, price_per_hour) * 3600
     on_host_s = charged_s - cloud.teardown.high * 3600
     high_s = {phase.name: (phase.hours_high or 0.0) * 3600 for phase in choice.phases}
-    reserve_s = high_s.get("evaluation", 0.0) + max(PULL_LEAST_S, high_s.get("pull", 0.0))
-    found = Allowance(charged_s, on_host_s, reserve_s)
+    evaluation_s = high_s.get("evaluation", 0.0)
+    reserve_s = evaluation_s + max(PULL_LEAST_S, high_s.get("pull", 0.0))
+    found = Allowance(charged_s, on_host_s, reserve_s, evaluation_s)
     return found if found.training_s > high_s.get("boot", 0.0) else None

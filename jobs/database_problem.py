@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from pathlib import Path
@@ -38,9 +39,22 @@ def while_used(home: Home, error: SQLAlchemyError) -> StoreFailed:
     return StoreFailed(
         problem.what,
         why=problem.why,
-        costing="Nothing is costing money.",
+        costing=_costing(home),
         next_step=f"{problem.remedy}, then: launch status",
     )
+
+
+def _costing(home: Home) -> str:
+    """As the records of machines say, which lie beside the database: nobody can ask that now."""
+    rented = [
+        record["instance_name"]
+        for file in sorted(home.jobs_dir.glob("*/machine-*/record.json"))
+        if (record := json.loads(file.read_bytes()))["create_called_at"]
+        and not (record["create_refused"] or record["gone_at"])
+    ]
+    if not rented:
+        return "Nothing is costing money."
+    return f"{', '.join(rented)} may be costing money, until its own deadline at the latest."
 
 
 def explain(home: Home, error: SQLAlchemyError | sqlite3.Error) -> Problem:

@@ -146,7 +146,8 @@ def drive(home: Home, job_id: str, ready: int | None = None) -> int:
             return 1
         except StoreFailed as error:
             with contextlib.suppress(OSError):  # the log may lie on the same full disk
-                print(f"{error.what}\n{error.why}\nThe trainer was ended; launch resume {job_id} goes on.", flush=True)
+                ended = "The machine goes on" if job.rented else "The trainer was ended"
+                print(f"{error.what}\n{error.why}\n{ended}; launch resume {job_id} takes it up.", flush=True)
             return 1
         except Exception as error:  # noqa: BLE001 - whatever ends a driver is said where people look
             print(error, flush=True) if isinstance(error, LaunchError) else traceback.print_exc()

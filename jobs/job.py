@@ -78,6 +78,8 @@ class PhaseProgress(Frozen):
     done: float
     total: float | None = None
     unit: str
+    per_s: float | None = None
+    """Of bytes, how many a second."""
 
 
 class JobSpec(Frozen):

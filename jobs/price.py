@@ -16,6 +16,8 @@ BACKENDS = frozenset({"local", "lambda"})
 VALIDATIONS = 10
 """Validation passes of a run, and pairs in one at most: the trainer's own defaults (train/course.py)."""
 VAL_PAIRS = 200
+TEST_PAIR = 4.0
+"""What Stage A against Stage B takes for a held-out pair, in pairs trained: two models read it, and write a summary."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Load:
     batch_size: int = 1
     validation_pairs: int = 0
     """Of all passes together, where the whole workload is trained or a part."""
+    test_pairs: int = 0
+    """Held out, for Stage A against Stage B after the training."""
     up_bytes: int = 0
     fetched_bytes: int = 0
     """From the model hub, to the data centre."""
@@ -56,18 +60,20 @@ def price(
     why_not = hardware_gaps(option, offer, load.batch_size, backends, weights_here_bytes=load.weights_here_bytes)
     around = _around(cloud, load) if cloud is not LOCAL else {}
     step = _step_hours(option, rate)
-    evaluation = step * load.validation_pairs / load.batch_size * _forward_share(option) if step is not None else None
+    pair = None if step is None else step / load.batch_size
+    validation = 0.0 if pair is None else pair * load.validation_pairs * _forward_share(option)
+    evaluation = 0.0 if pair is None else pair * load.test_pairs * TEST_PAIR
     limit = within_hours if within_hours is not None else math.inf
     if offer.price_per_hour > 0 and budget_usd is not None:
         limit = min(limit, cloud.hours_for(budget_usd, offer.price_per_hour))
     steps = load.steps
-    if in_part and step is not None and evaluation is not None and limit < math.inf:
-        room = limit - sum(span.expected for span in around.values()) - evaluation
+    if in_part and step is not None and limit < math.inf:
+        room = limit - sum(span.expected for span in around.values()) - validation - evaluation
         steps = max(0, min(steps, math.floor(room / step)))
 
     spans: dict[str, Span] = {}
-    if step is not None and evaluation is not None and rate is not None:
-        trained = {"training": _range(steps * step, rate)}
+    if step is not None and rate is not None:
+        trained = {"training": _range(steps * step + validation, rate)}
         trained |= {"evaluation": _range(evaluation, rate)} if evaluation else {}
         spans = _in_order(around | trained)
     hours = sum(span.expected for span in spans.values()) if spans else None

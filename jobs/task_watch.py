@@ -9,10 +9,10 @@ from jobs.backends import Backend
 from jobs.clock import Clock
 from jobs.job import Attention, PhaseProgress, Progress
 from jobs.lease import DriverWrites
+from jobs.meter import PROGRESS_EVERY_S
 from jobs.tail import MetricsTail
 
 POLL_S = 0.5
-PROGRESS_EVERY_S = 2.0
 GRACE_S = 60.0
 GRACE_NOW_S = 5.0
 """After `launch cancel --now`: nothing of the run is kept, so that it need not save."""
@@ -30,7 +30,7 @@ def cancel_mode(write: DriverWrites) -> str | None:
 
 @dataclass(frozen=True)
 class TaskWatch:
-    """Watches one submitted command. `tail` reads the metrics that it writes, where it writes any."""
+    """Watches one submitted command. `tail` reads the metrics that a training writes; an evaluation writes none."""
 
     backend: Backend
     write: DriverWrites
@@ -40,7 +40,7 @@ class TaskWatch:
 
     def wait(self) -> int:
         """Until the command ends, by itself or stopped by a cancellation. Its exit status."""
-        shown_at, fresh, noticed = float("-inf"), False, 0
+        began, shown_at, fresh, noticed = self.clock.monotonic(), float("-inf"), False, 0
         while True:
             status = self.backend.poll(POLL_S)
             if self.tail is not None:
@@ -52,6 +52,9 @@ class TaskWatch:
                 if len(self.tail.notices) > noticed:
                     self._notice(self.tail, noticed)
                 noticed = len(self.tail.notices)
+            elif self.clock.monotonic() - shown_at >= PROGRESS_EVERY_S:
+                shown_at = self.clock.monotonic()
+                self.write.phase(PhaseProgress(name="Stage A against Stage B", done=round(shown_at - began), unit="s"))
             if status is not None:
                 return status
             left_s = self.backend.time_left_s()

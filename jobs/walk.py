@@ -21,11 +21,12 @@ from jobs.home import Home
 from jobs.job import Attempt, Attention, Job, Outcome, PhaseProgress, State
 from jobs.learned import rate_of_run
 from jobs.lease import DriverWrites
+from jobs.meter import Meter
 from jobs.offer import PricedOffer
 from jobs.pull import bring_results, write_account
 from jobs.store import Store
 from jobs.tail import MetricsTail
-from jobs.task_watch import PROGRESS_EVERY_S, TaskWatch, cancel_mode
+from jobs.task_watch import TaskWatch, cancel_mode
 from jobs.verdict import Verdict, judge, read_verdict, said_by_end, write_verdict
 from jobs.work import has_result, last_lines, read_end
 
@@ -57,7 +58,7 @@ class Walk:
         self.verdict: Verdict | None = None
         self.refused: str | None = None
         self._backends = backends
-        self._said_at = float("-inf")
+        self._meter = Meter(write, self.clock)
 
     # ---- attempts ----
 
@@ -288,12 +289,8 @@ class Walk:
 
     def _say(self, phase: PhaseProgress) -> None:
         """Shows how far a long call is, and ends it where the job is to be cancelled."""
-        if self.clock.monotonic() - self._said_at >= PROGRESS_EVERY_S:
-            self._said_at = self.clock.monotonic()
-            _log(f"{phase.name} {phase.done:,.0f} {phase.unit}" if phase.total else phase.name)
-            self.write.phase(phase)
-            if self._cancel():
-                raise CancelledEarly
+        if self._meter(phase) and self._cancel():
+            raise CancelledEarly
 
     # ---- after the end ----
 

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from train.config import End
 
+KEEP = 2
+"""Checkpoints, here as where the trainer runs."""
+
 
 def newest_checkpoint(work: Path) -> Path | None:
     """The newest `checkpoints/checkpoint-N`; the trainer renames whole ones in, so that a final name says whole."""
+    found = _checkpoints(work)
+    return found[-1] if found else None
+
+
+def prune_checkpoints(work: Path) -> None:
+    for path in _checkpoints(work)[:-KEEP]:
+        shutil.rmtree(path)
+
+
+def _checkpoints(work: Path) -> list[Path]:
     found = [
         (int(number), path)
         for path in (work / "checkpoints").glob("checkpoint-*")
         if (number := path.name.removeprefix("checkpoint-")).isdigit()
     ]
-    return max(found)[1] if found else None
+    return [path for _, path in sorted(found)]
 
 
 def has_result(work: Path) -> bool:

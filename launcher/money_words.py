@@ -6,6 +6,7 @@ import importlib.metadata
 from collections.abc import Mapping
 
 from artifacts.errors import CredentialProblem, NothingFits, UsageProblem
+from jobs.clouds import CLOUDS
 from jobs.offer import Plan
 from jobs.price import BACKENDS
 from launcher.catalogue import fetch
@@ -45,7 +46,7 @@ def before_renting(plan: Plan, settings: Settings) -> list[str]:
     choice = plan.choice
     if choice is None or not choice.offer.price_per_hour:
         return []
-    deadline_h = choice.hours_affordable or 0.0
+    deadline_h = max(0.0, (choice.hours_affordable or 0.0) - CLOUDS[choice.offer.cloud].teardown.high)
     until = f"{duration(deadline_h * 3600)} after it starts"
     if settings.hold is not None:
         until = f"{settings.hold:g} min after the training, {until} at the latest"

@@ -32,7 +32,9 @@ def steps_in_part(requirement: Requirement) -> int:
     return max(1, math.floor(PARTIAL_SHARE * steps_an_epoch(requirement)))
 
 
-def load_of(requirement: Requirement, *, upload_bytes_per_s: float = Load.upload_bytes_per_s) -> Load:
+def load_of(
+    requirement: Requirement, *, upload_bytes_per_s: float = Load.upload_bytes_per_s, test_pairs: int = 0
+) -> Load:
     """What a machine has to carry for the whole workload."""
     workload = requirement.workload
     model, data = workload.model, workload.data
@@ -43,6 +45,7 @@ def load_of(requirement: Requirement, *, upload_bytes_per_s: float = Load.upload
         steps=steps_in_full(requirement),
         batch_size=workload.training.batch_size,
         validation_pairs=VALIDATIONS * min(VAL_PAIRS, data.val_examples or 0),
+        test_pairs=test_pairs,
         up_bytes=adapter + math.ceil(COMPRESSED * text) + (weights if local else 0),
         fetched_bytes=0 if local else weights,
         down_bytes=6 * adapter,  # best, last, and a checkpoint with AdamW's two moments in fp32
@@ -69,6 +72,7 @@ def plan(
     within_hours: float = 24.0,
     max_steps: int | None = None,
     partial: bool = False,
+    test_pairs: int = 0,
     upload_bytes_per_s: float = Load.upload_bytes_per_s,
     backends: frozenset[str] = BACKENDS,
     choice_alone: bool = False,
@@ -82,7 +86,7 @@ def plan(
     regions, and what cannot be rented, are not priced.
     """
     free = budget_usd is None
-    load = load_of(requirement, upload_bytes_per_s=upload_bytes_per_s)
+    load = load_of(requirement, upload_bytes_per_s=upload_bytes_per_s, test_pairs=test_pairs)
 
     def priced(option: Option, offer: Offer) -> PricedOffer:
         steps, bought = load.steps, partial and not free and max_steps is None

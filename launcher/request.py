@@ -19,6 +19,7 @@ from launcher.planning import load_of, plan, steps_in_full, steps_in_part
 from launcher.settings import Settings, nearest
 from launcher.workload import outgrown, with_settings
 from train.data_report import DataCheck
+from train.pairs import count_pairs
 from train.requirement import Requirement
 
 Say = Callable[[str], None]
@@ -86,6 +87,7 @@ class Market:
             within_hours=settings.within,
             max_steps=settings.max_steps,
             partial=settings.partial,
+            test_pairs=self._test_pairs,
             upload_bytes_per_s=settings.upload_mbit_s * 1e6 / 8,
             backends=self.backends,
             choice_alone=choice_alone,
@@ -97,6 +99,12 @@ class Market:
         if steps > steps_in_full(self.request.requirement):
             return None
         return self.plan(choice_alone=True, max_steps=steps).budget_needed_usd
+
+    @cached_property
+    def _test_pairs(self) -> int:
+        """None where there is no such file, which is said elsewhere."""
+        test = self.request.settings.test
+        return count_pairs(test) if test is not None and test.is_file() else 0
 
     @cached_property
     def _everywhere(self) -> tuple[Offer, ...]:

@@ -148,7 +148,8 @@ def progress_line(job: Job) -> str:
             parts.append(f"{duration(progress.eta_s)} left")
         return f"{words}: {', '.join(parts)}"
     if job.phase and job.phase.unit == "bytes" and job.phase.total:
-        return f"{words}: {job.phase.name}, {_size(job.phase.done)} of {_size(job.phase.total)}"
+        speed = f", {_size(job.phase.per_s)}/s" if job.phase.per_s else ""
+        return f"{words}: {job.phase.name}, {_size(job.phase.done)} of {_size(job.phase.total)}{speed}"
     if job.phase and job.phase.total:
         return f"{words}: {job.phase.done:,.0f} of {job.phase.total:,.0f} {job.phase.unit}"
     if job.phase and job.phase.unit == "s":

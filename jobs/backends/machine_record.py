@@ -32,6 +32,8 @@ class MachineRecord(BaseModel):
     charged_s: float
     on_host_s: float
     reserve_s: float
+    evaluation_s: float = 0.0
+    """Of the reserve."""
     create_called_at: AwareDatetime | None = None
     create_refused: str | None = None
     instance_id: str | None = None

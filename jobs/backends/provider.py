@@ -48,6 +48,8 @@ class Instance:
     region: str
 
 
+LISTED_WITHIN_S = 120.0
+"""A machine that a create call has made stands in the list by then."""
 ABSENCES = 3
 """Lists in a row without a machine that was in one before: one alone may lag."""
 BETWEEN_S = 2.0

@@ -6,6 +6,7 @@ import math
 import os
 import shlex
 from collections.abc import Callable
+from datetime import datetime
 from functools import cached_property
 
 from artifacts import download, upload
@@ -20,12 +21,13 @@ from jobs.home import Home
 from jobs.inputs import check_inputs
 from jobs.job import Attention, Job, PhaseProgress
 from jobs.lease import DriverWrites
+from jobs.meter import Meter
 from jobs.offer import PricedOffer
 from jobs.parcel import ON_HOST, folder_on_host, mounts_of, parcel_of, run_on_host
 from jobs.pins import PLATFORMS, pins_for
 from jobs.skypilot import RequestLost, SkyPilot
 from jobs.trainer_copy import lock_file
-from jobs.work import last_lines, newest_checkpoint, write_document
+from jobs.work import last_lines, newest_checkpoint, prune_checkpoints, write_document
 from train.config import Execution
 
 LOOK_S = 2.0
@@ -43,6 +45,10 @@ if flock --shared --nonblock .run.lock true; then echo free; else echo held; fi"
 DEAD_LOOKS = 3
 WAITING_S = 60.0
 """Within which a task that waits for data that is there has seen it."""
+BEGINS_WITHIN_S = 300.0
+"""A task that SkyPilot has handed to an idle machine runs by then."""
+TOUCH_S = 20.0
+"""Between two signs to the machine that results are on their way home."""
 RESTARTS = 3
 MOST_LOST = 5
 """Servers of SkyPilot that may be lost in one attempt."""
@@ -79,6 +85,12 @@ class RemoteRun:
         self._command: Command = "dpo"
         self._ended: int | None = None
         self._dead_looks = self._restarts = 0
+        self._handed_at: float | None = None
+        self._brought: str | None = None
+        self._touched_at = float("-inf")
+        self.brought_at: datetime | None = None
+        """When something of the results came last."""
+        self._meter = Meter(write, clock)
         self._held = False
         self._lost = 0
         self._submitted_at = clock.monotonic()
@@ -128,6 +140,7 @@ class RemoteRun:
             # A named image is taken whatever the driver.
             "LAUNCH_IMAGE_CUDA12": "" if self._spec.image else str(images[1].image),
             "LAUNCH_RESERVE_S": str(math.ceil(record.reserve_s)),
+            "LAUNCH_EVALUATE_S": str(math.ceil(record.evaluation_s)),
         }
         return task_document(
             job=self._job.id,
@@ -143,6 +156,7 @@ class RemoteRun:
         self._ready()
         record = self._file.current()
         task = submitted(self._task(), wait_s=math.ceil(record.on_host_s))
+        self._handed_at = None
         self._file.change(launch_request=self._sky.launch(task, record.cluster))
 
     def sync(self, say: Say) -> None:
@@ -207,7 +221,7 @@ class RemoteRun:
         if phase in WAITS and self._command == "dpo":
             self._write.phase(PhaseProgress(name=WAITS[phase], done=round(waited_s), unit="s"))
         if not phase or (phase == "waiting" and waited_s < WAITING_S):
-            self._look_at_skypilot()
+            self._look_at_skypilot(begun=bool(phase))
         else:
             self._look_at_task(alive=lock != "free")
         return None
@@ -244,14 +258,14 @@ class RemoteRun:
         self._ready()
         self._launch()
 
-    def _look_at_skypilot(self) -> None:
+    def _look_at_skypilot(self, *, begun: bool) -> None:
         """Its failure is the job's; where only its server was lost, the machine is given to a new one."""
         record = self._file.current()
         try:
             if record.launch_request is None:
                 self._launch()
-            else:
-                self._sky.finished(record.launch_request)
+            elif self._sky.finished(record.launch_request) and not begun:
+                self._not_begun(record.cluster)
         except RequestLost as error:
             print(f"{error}; SkyPilot is asked again", flush=True)
             self._lost += 1
@@ -259,6 +273,17 @@ class RemoteRun:
                 raise
             self._sky.start()
             self._launch()
+
+    def _not_begun(self, cluster: str) -> None:
+        """SkyPilot says that it has handed the task over."""
+        now = self._clock.monotonic()
+        self._handed_at = self._handed_at or now
+        if now - self._handed_at > BEGINS_WITHIN_S:
+            raise LaunchError(
+                f"The task was given to the machine and has not begun within {BEGINS_WITHIN_S / 60:.0f} min",
+                why=f"SkyPilot says of it: {self._sky.job_state(cluster) or 'nothing'}",
+                next_step=f"launch resume {self._job.id}",
+            )
 
     def _bring_growing(self) -> None:
         download.follow(self._shell, f"{self._folder}/work/metrics.jsonl", self._work / "metrics.jsonl")
@@ -270,14 +295,15 @@ class RemoteRun:
         there = [name for name in download.names(self._shell, f"{self._folder}/work/checkpoints") if _step(name)]
         newest = max(there, key=_step, default=None)
         here = newest_checkpoint(self._work)
-        if newest is None or (here is not None and _step(here.name) >= _step(newest)):
+        if newest is None or newest == self._brought:
             return
         try:
-            download.fetch(
-                self._shell, f"{self._folder}/work/checkpoints/{newest}", self._work / "checkpoints" / newest
-            )
+            if here is None or _step(here.name) < _step(newest):
+                self._fetch(f"checkpoints/{newest}")
             for name in ("adapter", "best.json"):
-                download.fetch(self._shell, f"{self._folder}/work/{name}", self._work / name)
+                self._fetch(name)
+            self._brought = newest
+            prune_checkpoints(self._work)
         except NotWhole as error:  # it was rotated away, or replaced, while it was copied: the next look brings another
             print(error, flush=True)
 
@@ -300,13 +326,30 @@ class RemoteRun:
     def collect(self) -> None:
         """All that is there, verified, into the work folder. Raises Unreachable, or MachineGone for that reason."""
         try:
+            if self.brought_at is None:  # whoever comes to bring them home has the whole hold for it
+                self._touch()
             self._bring_growing()
             self._bring_checkpoint()
             for name in (*DOCUMENTS, *FOLDERS, "metrics.jsonl"):
-                download.fetch(self._shell, f"{self._folder}/work/{name}", self._work / name)
+                self._fetch(name)
         except Unreachable as error:
             self._look_for_it(error)
             raise
+
+    def _fetch(self, name: str) -> None:
+        def came(done: int, total: int) -> None:
+            self._meter(PhaseProgress(name=f"bringing {name} home", done=done, total=total, unit="bytes"))
+            self._touch()
+
+        download.fetch(self._shell, f"{self._folder}/work/{name}", self._work / name, say=came)
+
+    def _touch(self) -> None:
+        """The machine holds finished results for `--hold`, counted from the last touch."""
+        self.brought_at = self._clock.now()
+        if self._spec.hold_minutes is None or self._clock.monotonic() - self._touched_at < TOUCH_S:
+            return
+        self._touched_at = self._clock.monotonic()
+        self._shell.run(f"touch -c {shlex.quote(self._folder)}/phase")
 
     def _not_brought(self, error: OSError) -> None:
         record, command = self._file.current(), f"launch status {self._job.id}"

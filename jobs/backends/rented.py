@@ -15,14 +15,24 @@ from artifacts.host import RemoteHost, make_host_key
 from artifacts.shell import Said, Shell
 from jobs.allowance import allowance, left_usd
 from jobs.backends import Command, Machine, OfferFailed, Say
+from jobs.backends.ending import end
 from jobs.backends.machine_record import MachineRecord, RecordFile, cluster_name
-from jobs.backends.provider import CreateUncertain, Instance, Order, Provider, gone, raise_if_gone
+from jobs.backends.provider import (
+    LISTED_WITHIN_S,
+    CreateUncertain,
+    Instance,
+    Order,
+    Provider,
+    gone,
+    raise_if_gone,
+)
 from jobs.backends.remote_run import RemoteRun
 from jobs.clock import Clock
 from jobs.guard import PUBLISHED, user_data
 from jobs.home import Home
 from jobs.job import Attention, Job, PhaseProgress
 from jobs.lease import DriverWrites
+from jobs.meter import Meter
 from jobs.offer import PricedOffer
 from jobs.parcel import folder_on_host
 from jobs.skypilot import SkyPilot
@@ -31,14 +41,10 @@ from jobs.store import Store
 USER = "ubuntu"
 LOOK_S = 2.0
 """Between two looks at the provider's list."""
-LISTED_WITHIN_S = 120.0
-"""A machine that a create call has made stands in the list by then."""
 LOGIN_WITHIN_S = 300.0
 """From active to the first login."""
 UNSEEN_S = 300.0
 """A boot at which nobody has looked for so long may be over."""
-END_WITHIN_S = 300.0
-"""A terminate that has not shown in the list by then is said to a person; the next driver goes on trying."""
 SLACK_S = 120.0
 """By which a machine's own deadline may be off: its clock is set while it boots."""
 
@@ -65,6 +71,7 @@ class RentedMachine:
         self._file = RecordFile(home.job(job.id) / f"machine-{number}")
         self._shell: Shell | None = None
         self._run: RemoteRun | None = None
+        self._meter = Meter(write, clock)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="skypilot")
         self._starting: Future[None] | None = None
         self._command: Command = "dpo"
@@ -131,6 +138,7 @@ class RentedMachine:
                 charged_s=allowed.charged_s,
                 on_host_s=allowed.on_host_s,
                 reserve_s=allowed.reserve_s,
+                evaluation_s=allowed.evaluation_s,
             )
         )
 
@@ -328,7 +336,9 @@ class RentedMachine:
         record = self._file.read()
         if record is None or record.create_called_at is None or record.gone_at is not None:
             return None
-        return record.at(record.on_host_s)
+        line, hold = record.at(record.on_host_s), self._job.spec.hold_minutes
+        brought_at = self._run.brought_at if self._run is not None else None
+        return line if hold is None or brought_at is None else min(line, brought_at + timedelta(minutes=hold))
 
     # ---- the end ----
 
@@ -343,48 +353,13 @@ class RentedMachine:
     def destroy(self) -> None:
         """Ends what has the attempt's name, and looks until the list agrees."""
         record = self._file.read()
-        if record is None or record.create_called_at is None or record.create_refused or record.gone_at:
-            self.leave()
-            return
-        began, seen, problem = self._clock.monotonic(), False, ""
-        by_us = False
-        while True:
+        if record is not None and record.create_called_at and not record.create_refused and not record.gone_at:
+            gone_at = end(self._provider, record, self._clock, self._meter, job_id=self._job.id)
+            self._file.change(gone_at=gone_at)
             try:
-                if record.instance_id and not by_us:  # a list may lag behind it; one that is gone stays gone
-                    by_us = bool(self._provider.named(record.instance_name))
-                    self._provider.terminate([record.instance_id])
-                found = self._provider.named(record.instance_name)
-                seen = seen or bool(found) or record.active_at is not None
-                age_s = (self._clock.now() - record.create_called_at).total_seconds()
-                # A list may lag behind a create: what was never seen may still come.
-                if not found and (seen or age_s > LISTED_WITHIN_S):
-                    gone_at = self._clock.now()
-                    if gone(self._provider, record.instance_name, self._clock):
-                        break
-                    continue
-                ids = {one.id for one in found}
-                if record.instance_id:
-                    ids.add(record.instance_id)
-                by_us = True
-                self._provider.terminate(sorted(ids))
-                problem = f"{len(found)} still listed"
-            except LaunchError as error:
-                problem = str(error)
-            if self._clock.monotonic() - began > END_WITHIN_S:
-                raise LaunchError(
-                    f"The machine {record.instance_name} could not be seen to end.",
-                    why=problem,
-                    costing=f"It may go on costing ${record.price_per_hour:.2f} an hour.",
-                    next_step=f"launch status {self._job.id} tries again; by hand: {self._provider.console()}",
-                )
-            self._clock.sleep(LOOK_S)
-        if not by_us:  # nobody saw when; its own deadline was the last moment
-            gone_at = min(gone_at, record.at(record.charged_s))
-        self._file.change(gone_at=gone_at)
-        try:
-            self._sky.forget(record.cluster)
-        except LaunchError as error:  # a record of SkyPilot's ends nothing and costs nothing
-            _log(str(error))
+                self._sky.forget(record.cluster)
+            except LaunchError as error:  # a record of SkyPilot's ends nothing and costs nothing
+                _log(str(error))
         self.leave()
 
     def leave(self) -> None:

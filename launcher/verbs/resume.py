@@ -17,9 +17,9 @@ def resume_command(job: str, detach: bool, as_json: bool) -> int:
     from artifacts.errors import UsageProblem
     from jobs import driver
     from jobs.home import Home
-    from jobs.job import Outcome, State
+    from jobs.job import EXIT_CODE, Outcome, State
     from jobs.store import Store
-    from launcher.console import say
+    from launcher.console import money, say
     from launcher.watch import wait_for_end, watch_to_exit_code
 
     home = Home.from_environment(os.environ)
@@ -28,6 +28,13 @@ def resume_command(job: str, detach: bool, as_json: bool) -> int:
     if found.outcome is Outcome.SUCCEEDED:
         say(f"{found.id} has succeeded; there is nothing to resume. Results: {found.spec.results}")
         return 0
+    if found.outcome is Outcome.BUDGET_STOPPED and found.rented:
+        say(
+            f"{found.id} was stopped at its budget of {money(found.spec.budget_usd)}, which buys nothing more. "
+            f"What it had learned by then: {found.spec.results}\n"
+            "Next: launch dpo with a larger --budget trains the whole of it."
+        )
+        return EXIT_CODE[found.outcome]
     if driver.alive(home, found.id) and found.state is State.DONE:
         wait_for_end(home, found.id)
     if driver.alive(home, found.id):

@@ -42,6 +42,8 @@ if command == "dpo":
         stop.wait()
         said["stopped"] = True
     (work / "said.json").write_text(json.dumps(said))
+    if behaviour.get("to_its_limit"):
+        time.sleep(int(sys.argv[sys.argv.index("--max-seconds") + 1]) + 1)
     print("trained")
     if behaviour.get("adapter", True):
         (work / "adapter").mkdir(exist_ok=True)
@@ -160,12 +162,16 @@ def test_with_no_time_left_nothing_is_trained(machine: Machine) -> None:
     assert not (machine.job / "work" / "said.json").exists()
 
 
-def test_an_evaluation_begins_only_where_its_time_is_left(machine: Machine) -> None:
+@pytest.mark.parametrize(("seconds", "evaluated"), [("0", False), ("80", True)])
+def test_a_training_that_ends_at_its_line_is_evaluated_in_the_time_kept_for_that(
+    machine: Machine, seconds: str, evaluated: bool
+) -> None:
     (machine.job / "evalrun.json").write_text("{}")
-    machine.deadline.write_text(f"{int(time.time()) + 155}\n")
-    assert machine.run()[0] == 0
+    machine.behave(to_its_limit=True)
+    machine.deadline.write_text(f"{int(time.time()) + 103}\n")
+    assert machine.run(LAUNCH_EVALUATE_S=seconds)[0] == 0
     assert machine.read("train.exit") == "0"
-    assert not (machine.job / "evaluate.exit").exists()
+    assert (machine.job / "evaluate.exit").exists() is evaluated
 
 
 @pytest.mark.parametrize("behaviour", [{"status": 3}, {"adapter": False}], ids=["failed", "no adapter"])

@@ -6,13 +6,16 @@ import os
 import sqlite3
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy
 
 from artifacts.errors import StoreFailed, UsageProblem
 from jobs import database, driver
+from jobs.backends.machine_record import MachineRecord, RecordFile
 from jobs.home import Home
 from jobs.job import Outcome, State
 from jobs.store import Store
@@ -44,6 +47,32 @@ def test_a_lock_that_is_kept_is_named_with_what_to_do(tmp_path: Path, monkeypatc
         for words in ("database is locked", "Nothing is costing money.", "fuser", "then: launch status"):
             assert words in message
         assert store.next_job_id() == "dpo-1"
+
+
+@pytest.mark.parametrize(("changed", "costs"), [
+    ({"create_called_at": datetime.now(UTC)}, True),
+    ({}, False),
+    ({"create_called_at": datetime.now(UTC), "create_refused": "no capacity"}, False),
+    ({"create_called_at": datetime.now(UTC), "gone_at": datetime.now(UTC)}, False),
+])  # fmt: skip
+def test_a_machine_that_may_be_rented_is_not_said_to_cost_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], costs: bool
+):
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.1)
+    home = Home(tmp_path)
+    machine = RecordFile(home.job("dpo-1") / "machine-1")
+    machine.write(MachineRecord(
+        cluster="launch-abc-dpo-1-1", instance_name="launch-abc-dpo-1-1-head", host_key="", price_per_hour=1.0,
+        charged_s=60.0, on_host_s=50.0, reserve_s=0.0,
+    ).model_copy(update=changed))  # fmt: skip
+    with Store.open(home) as store:
+        other = locked(home.database_file)
+        with pytest.raises(StoreFailed) as caught:
+            store.next_job_id()
+        other.close()
+    message = str(caught.value)
+    assert ("launch-abc-dpo-1-1-head may be costing money" in message) is costs
+    assert ("Nothing is costing money." in message) is not costs
 
 
 @pytest.fixture

@@ -47,6 +47,7 @@ def test_the_fields_of_the_job_are_set_and_the_script_is_the_files_own() -> None
             "LAUNCH_IMAGE_CUDA12": "docker.io/pytorch/pytorch"
             "@sha256:6acf597eeb8e376a96580dde4952f37cc017fef732bb40bfc73f28f25e3f64b4",
             "LAUNCH_RESERVE_S": "240",
+            "LAUNCH_EVALUATE_S": "0",
         },
         "file_mounts": mounts,
     }

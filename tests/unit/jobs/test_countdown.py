@@ -28,7 +28,8 @@ class Machine:
     boot_id: str = "first"
     ran_s: float = 0.0
     off_s: float = 0.0
-    phase_finished: bool = False
+    finished: int | None = None
+    """When the phase, which says that the job is finished, was touched last."""
     state: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
@@ -49,7 +50,7 @@ class Machine:
     def left(self) -> float:
         self.state = json.loads(json.dumps(self.state))  # as a process that was started again finds it
         countdown = Countdown(ALLOWED_S, self.hold_s, self.state)
-        return countdown.tick(self.wall, self.boot, self.boot_id, finished=self.phase_finished)
+        return countdown.tick(self.wall, self.boot, self.boot_id, finished=self.finished)
 
 
 def test_it_counts_from_the_first_arming() -> None:
@@ -108,19 +109,31 @@ def test_a_clock_set_back_and_right_again_ends_nothing_early() -> None:
 def test_finished_results_are_held_so_long_and_never_beyond_the_deadline() -> None:
     machine = Machine(hold_s=600)
     machine.run(1000)
-    machine.phase_finished = True
+    machine.finished = 1
     assert machine.left() == pytest.approx(600)
     machine.run(400)
     assert machine.left() == pytest.approx(200)
-    machine.phase_finished = False
+    machine.finished = None
     assert machine.left() == pytest.approx(ALLOWED_S - 1400), "another run began on it"
     machine.run(ALLOWED_S - 1500)
-    machine.phase_finished = True
+    machine.finished = 2
     assert machine.left() == pytest.approx(100)
 
 
+def test_the_hold_begins_anew_when_somebody_brings_results_home() -> None:
+    machine = Machine(hold_s=600, finished=1)
+    machine.left()
+    machine.run(500)
+    assert machine.left() == pytest.approx(100)
+    machine.finished = 2
+    assert machine.left() == pytest.approx(600)
+    machine.run(300)
+    machine.reboot(50)
+    assert machine.left() == pytest.approx(600 - 353), "a reboot touches nothing"
+
+
 def test_without_a_hold_a_finished_job_changes_nothing() -> None:
-    machine = Machine(hold_s=None, phase_finished=True)
+    machine = Machine(hold_s=None, finished=1)
     machine.run(1000)
     assert machine.left() == pytest.approx(ALLOWED_S - 1000)
 
