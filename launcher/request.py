@@ -19,7 +19,6 @@ from launcher.planning import load_of, plan, steps_in_full, steps_in_part
 from launcher.settings import Settings, nearest
 from launcher.workload import outgrown, with_settings
 from train.data_report import DataCheck
-from train.pairs import count_pairs
 from train.requirement import Requirement
 
 Say = Callable[[str], None]
@@ -102,9 +101,12 @@ class Market:
 
     @cached_property
     def _test_pairs(self) -> int:
-        """None where there is no such file, which is said elsewhere."""
+        """Lines, read as such: what is wrong with one, or that there is no such file, is said elsewhere."""
         test = self.request.settings.test
-        return count_pairs(test) if test is not None and test.is_file() else 0
+        if test is None or not test.is_file():
+            return 0
+        with test.open("rb") as lines:
+            return sum(not line.isspace() for line in lines)
 
     @cached_property
     def _everywhere(self) -> tuple[Offer, ...]:
