@@ -6,7 +6,7 @@ import math
 import os
 import shlex
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 
 from artifacts import download, upload
@@ -88,8 +88,7 @@ class RemoteRun:
         self._handed_at: float | None = None
         self._brought: str | None = None
         self._touched_at = float("-inf")
-        self.brought_at: datetime | None = None
-        """When something of the results came last."""
+        self._came_at: datetime | None = None
         self._meter = Meter(write, clock)
         self._held = False
         self._lost = 0
@@ -326,7 +325,7 @@ class RemoteRun:
     def collect(self) -> None:
         """All that is there, verified, into the work folder. Raises Unreachable, or MachineGone for that reason."""
         try:
-            if self.brought_at is None:  # whoever comes to bring them home has the whole hold for it
+            if self._came_at is None:  # whoever comes to bring them home has the whole hold for it
                 self._touch()
             self._bring_growing()
             self._bring_checkpoint()
@@ -345,15 +344,20 @@ class RemoteRun:
 
     def _touch(self) -> None:
         """The machine holds finished results for `--hold`, counted from the last touch."""
-        self.brought_at = self._clock.now()
+        self._came_at = self._clock.now()
         if self._spec.hold_minutes is None or self._clock.monotonic() - self._touched_at < TOUCH_S:
             return
         self._touched_at = self._clock.monotonic()
         self._shell.run(f"touch -c {shlex.quote(self._folder)}/phase")
 
+    def held_until(self) -> datetime:
+        """The budget's deadline, or `--hold` after something of the results came, whichever is sooner."""
+        record, hold = self._file.current(), self._spec.hold_minutes
+        line = record.at(record.on_host_s)
+        return line if hold is None or self._came_at is None else min(line, self._came_at + timedelta(minutes=hold))
+
     def _not_brought(self, error: OSError) -> None:
-        record, command = self._file.current(), f"launch status {self._job.id}"
-        until = record.at(record.on_host_s)
+        until, command = self.held_until(), f"launch status {self._job.id}"
         print(f"not brought home: {error}", flush=True)
         held = Attention(code="results_held", until=until, costing=True, command=command, message=str(error))
         self._write.set_attention(held)

@@ -336,9 +336,7 @@ class RentedMachine:
         record = self._file.read()
         if record is None or record.create_called_at is None or record.gone_at is not None:
             return None
-        line, hold = record.at(record.on_host_s), self._job.spec.hold_minutes
-        brought_at = self._run.brought_at if self._run is not None else None
-        return line if hold is None or brought_at is None else min(line, brought_at + timedelta(minutes=hold))
+        return self._run.held_until() if self._run is not None else record.at(record.on_host_s)
 
     # ---- the end ----
 

@@ -34,12 +34,14 @@ from tests.acceptance.program import Program
 from tests.acceptance.waiting import until
 
 _ONE_KEY = threading.Lock()
+NEVER = "never"
+"""What `before_launch` returns for a task that is taken and does not begin."""
 
 
 class BySsh:
     """In SkyPilot's place: runs the task's own `run:` on the machine of that name, as SkyPilot's user would."""
 
-    def __init__(self, folder: Path, store_id: str, cloud: Cloud, before_launch: Callable[[], None]) -> None:
+    def __init__(self, folder: Path, store_id: str, cloud: Cloud, before_launch: Callable[[], object]) -> None:
         self._folder, self._store_id, self._cloud, self._before_launch = folder, store_id, cloud, before_launch
         self.ssh_key_name = f"launch-test-{store_id}"
         self.launched: list[str] = []
@@ -60,7 +62,10 @@ class BySsh:
     def start(self) -> None: ...
 
     def launch(self, task: dict[str, Any], cluster: str) -> str:
-        self._before_launch()
+        self.launched.append(cluster)
+        request = f"request-{len(self.launched)}"
+        if self._before_launch() is NEVER:
+            return request
         machine = self._cloud.machine(self.instance_name(cluster))
         exports = "".join(f"export {key}={shlex.quote(str(value))}\n" for key, value in task["envs"].items())
         script = f"{exports}{task['run']}"
@@ -70,11 +75,13 @@ class BySsh:
         subprocess.run(
             ["ssh", "-i", key, *options, f"ubuntu@{machine.address}", background], input=script, text=True, check=True
         )
-        self.launched.append(cluster)
-        return f"request-{len(self.launched)}"
+        return request
 
     def finished(self, request_id: str) -> bool:
         return True
+
+    def job_state(self, cluster: str) -> str:
+        return "PENDING"
 
     def forget(self, cluster: str) -> None: ...
 
@@ -106,7 +113,7 @@ class InTest:
         self._said_to = said_to
         self._out: TextIO | None = None
         self.program, self.cloud, self.job_id, self.clock = program, cloud, f"dpo-{number}", clock
-        self.before_launch: Callable[[], None] = lambda: None
+        self.before_launch: Callable[[], object] = lambda: None
         self.home = Home(program.home / "state")
         # The lock says that the job has a driver: the one that `launch dpo` starts ends at once, and this is it.
         self.home.job(self.job_id).mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ from artifacts.errors import StoreFailed
 from jobs import pull
 from jobs.job import Outcome
 from jobs.store import Store
-from tests.acceptance.lambda_cloud.by_ssh import HastyClock, InTest
+from tests.acceptance.lambda_cloud.by_ssh import NEVER, HastyClock, InTest
 from tests.acceptance.lambda_cloud.cloud import Cloud
 from tests.acceptance.lambda_cloud.faults import QUOTA
 from tests.acceptance.lambda_cloud.renter import LINE, agrees_with_the_meter, make_renter, record_of
@@ -144,6 +144,29 @@ def test_a_machine_that_never_boots_is_ended_and_the_next_offer_is_tried(rent: R
     assert job.run() is Outcome.SUCCEEDED
     assert "was not active after" in job.log()
     assert job.program.job("dpo-1")["attempt"] == 2
+    assert cloud.provider.everything() == []
+
+
+def test_cancelled_while_the_machine_boots_it_is_ended(rent: Rent, cloud: Cloud) -> None:
+    cloud.faults.next_boot(stuck=True)
+    job = rent()
+    ended = job.start()
+    until(cloud.provider.everything, "the machine", seconds=60)
+    cancelled(job, ended)
+    assert cloud.provider.everything() == []
+    assert len(cloud.api.creates()) == 1
+    (row,) = job.program.document("cost")["rows"]
+    assert row["cost_usd"] == 0
+
+
+def test_a_task_that_is_taken_and_never_begins_ends_the_job_and_the_machine(rent: Rent, cloud: Cloud) -> None:
+    job = rent(clock=HastyClock(20))
+    job.before_launch = lambda: NEVER
+    assert job.run() is Outcome.FAILED
+    row = job.program.job("dpo-1")
+    assert "has not begun within 5 min" in row["error"]
+    assert "SkyPilot says of it: PENDING" in row["error"]
+    assert "launch resume dpo-1" in row["error"]
     assert cloud.provider.everything() == []
 
 
@@ -322,6 +345,26 @@ def test_a_disk_that_is_full_here_costs_nothing_but_time(program: Program, rent:
 
 
 # ---- the end ----
+
+
+def test_results_that_cannot_come_home_wait_for_the_hold_and_no_longer(program: Program, rent: Rent) -> None:
+    """The folder of the adapter at home cannot be written; the machine is not paid for until the budget is used up."""
+    job = rent("--hold", "0.5")
+    ended = job.start()
+    job.until_state("training")
+    blocked = job.home.work("dpo-1") / ".fetching-adapter"
+    blocked.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", blocked], check=True)
+    try:
+        until(lambda: program.job("dpo-1")["attention"], "what is said of it", seconds=120, poll_s=0.5)
+        (held,) = program.job("dpo-1")["attention"]
+        assert held["code"] == "results_held"
+        assert datetime.fromisoformat(held["until"]) - datetime.now(UTC) <= timedelta(seconds=30)
+        assert ended.result(timeout=240) is Outcome.FAILED
+    finally:
+        subprocess.run(["umount", "--lazy", blocked], check=True)
+    assert "is gone" in program.job("dpo-1")["error"]
+    agrees_with_the_meter(program, job.cloud)
 
 
 def test_at_the_budgets_line_the_best_adapter_comes_home_and_it_is_exit_5(rent: Rent, cloud: Cloud) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import pytest
 
 from jobs import pull
 from jobs.home import Home
@@ -108,6 +109,27 @@ def test_killed_at_each_named_moment_the_job_goes_on_at_the_next_status(renter: 
     assert (row["attempt"], row["step"]) == (1, 200)
     assert pull.results_are_whole(Path(row["results"]))
     assert (Path(row["results"]) / "eval.json").is_file()
+    agrees_with_the_meter(renter, cloud)
+
+
+@pytest.mark.full
+def test_what_was_trained_while_nobody_looked_is_brought_home_by_the_next_pull(renter: Program, cloud: Cloud) -> None:
+    launcher = renter.start(*LINE)
+    until(lambda: steps_done(renter) >= 1, "the first step", seconds=LIMIT_S)
+    launcher.kill()
+    launcher.communicate()
+    kill_drivers(renter)
+    machine = cloud.machine(cloud.provider.everything()[0].name)
+    phase = ["cat", "/home/ubuntu/launch/jobs/dpo-1/phase"]
+    until(lambda: machine.run(phase).strip() == "finished", "the end of the task", seconds=LIMIT_S, poll_s=0.5)
+    renter.run("pull", "dpo-1")
+    until(lambda: renter.job("dpo-1")["state"] == "done", "the end", seconds=LIMIT_S, poll_s=0.5)
+    until(lambda: not processes(renter, "jobs.driver"), "the report", seconds=60)
+    row = renter.job("dpo-1")
+    assert row["outcome"] == "succeeded", driver_log(renter)
+    assert pull.results_are_whole(Path(row["results"]))
+    assert (Path(row["results"]) / "eval.json").is_file()
+    assert len(cloud.api.creates()) == 1
     agrees_with_the_meter(renter, cloud)
 
 
