@@ -170,7 +170,7 @@ def test_a_container_that_was_not_whole_when_its_command_was_told_to_end_is_remo
 
     until(started, "the engine's command", poll_s=0.001)
     found[0].send_signal(signal.SIGTERM)
-    until(lambda: boxed.job("dpo-1")["state"] == "done", "the end", poll_s=0.2)
+    until(lambda: boxed.job("dpo-1")["state"] == "done", "the end", seconds=240, poll_s=0.2)
     assert podman.containers(container_of(boxed)) == []
 
 

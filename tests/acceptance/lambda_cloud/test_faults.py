@@ -19,6 +19,7 @@ import pytest
 
 from artifacts.errors import StoreFailed
 from jobs import pull
+from jobs.guard import PUBLISHED
 from jobs.job import Outcome
 from jobs.store import Store
 from tests.acceptance.lambda_cloud.by_ssh import NEVER, HastyClock, InTest
@@ -368,15 +369,14 @@ def test_results_that_cannot_come_home_wait_for_the_hold_and_no_longer(program: 
 
 
 def test_at_the_budgets_line_the_best_adapter_comes_home_and_it_is_exit_5(rent: Rent, cloud: Cloud) -> None:
-    """The trainer reads the deadline that the guard has published; here it is brought nearer."""
+    """The trainer reads the deadline that the guard has published; here it is nearer, and the guard stopped."""
     job = rent("--max-steps", "100000", "--eval-every", "20")
 
     def nearer() -> None:
-        machine = job.machine()
-        soon = "echo $(($(date +%s) + $1)) > /run/launch-deadline"
         record = record_of(job.program)
         assert record is not None
-        machine.run(["sh", "-c", soon, "sh", str(int(record.reserve_s) + 40)])
+        soon = f"pkill -STOP -f '[d]eadline run' && echo $(($(date +%s) + {int(record.reserve_s) + 60})) > {PUBLISHED}"
+        job.machine().run(["sh", "-c", soon])
 
     job.before_launch = nearer
     assert job.run() is Outcome.BUDGET_STOPPED
