@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import click
 import yaml
 
 from jobs.home import Home
@@ -131,7 +132,7 @@ class SkyPilot:
         except RequestLost:
             raise
         except SkyPilotFailed as error:
-            said = f"{error.why}\n{self.request_log(request_id)}".strip()
+            said = click.unstyle(f"{error.why}\n{self.request_log(request_id)}").strip()
             print(said, flush=True)  # the driver's log has all of it
             raise SkyPilotFailed(
                 f"SkyPilot could not start the job: {error.what}", why=_first_and_last(said)

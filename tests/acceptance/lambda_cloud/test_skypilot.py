@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import psutil
 import pytest
 
@@ -26,7 +28,8 @@ def test_skypilots_server_killed_in_mid_launch_with_all_its_processes_is_asked_a
     assert servers
     for server in servers:
         for process in [*server.children(recursive=True), server]:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # its parent's end was its own
+                process.kill()
     _, said = launcher.communicate(timeout=LIMIT_S)
     assert launcher.returncode == 0, said + driver_log(renter)
     assert "SkyPilot is asked again" in driver_log(renter)
@@ -35,9 +38,8 @@ def test_skypilots_server_killed_in_mid_launch_with_all_its_processes_is_asked_a
 
 def _is_server(process: psutil.Process, renter: Program) -> bool:
     try:
-        return "sky.server.server" in (process.info["cmdline"] or []) and str(renter.home) in process.environ().get(
-            "HOME", ""
-        )
+        server = any("sky.server.server" in word for word in process.info["cmdline"] or [])
+        return server and process.environ().get("HOME", "").startswith(str(renter.home))
     except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
         return False
 
@@ -54,7 +56,9 @@ def test_a_set_up_that_fails_after_the_create_is_said_in_few_lines_and_the_machi
     _, said = launcher.communicate(timeout=LIMIT_S)
     assert launcher.returncode == 1, said
     assert "SkyPilot could not start the job" in said
-    assert len(said.splitlines()) < 40, said
+    end = said[said.index("dpo-1 failed after") :]
+    assert len(end.splitlines()) < 20, said
+    assert "\x1b" not in end, "SkyPilot's colours"
     assert "Nothing is running, nothing is costing money" in said
     agrees_with_the_meter(renter, cloud)
 
