@@ -75,6 +75,7 @@ class Execution(Frozen):
     precision: Precision = "auto"
     quantization: Quantization | None = None
     gradient_checkpointing: bool = False
+    share_prompts: bool = Field(default=True, description="false: TRL's own step, each prompt computed twice")
     threads: PositiveInt | None = None
     processes: PositiveInt = Field(default=1, description="data-parallel processes on this machine, a GPU each")
 

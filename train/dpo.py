@@ -136,6 +136,7 @@ def _train(config: RunConfig, stop: Any, started: float, place: Place) -> End:
     cache = ReferenceCache(config.reference_cache, stage_a.key)
     trainer = StageBTrainer(config, stage_a, cache, rows.rows, val_rows.rows if val_rows else [], steps, group)
     trainer.identity = identity
+    _share_prompts(config, trainer, rows.rows[0], say)
     pass_gate(trainer, stage_a, rows.rows[:1])
     say(f"the gate is passed: policy and reference are Stage A ({stage_a.precision}, {len(cache)} references known)")
 
@@ -167,6 +168,13 @@ def _train(config: RunConfig, stop: Any, started: float, place: Place) -> End:
     return End(
         reason=reason, step=step, max_steps=steps, best_step=course.best_step, seconds=time.monotonic() - started
     )  # fmt: skip
+
+
+def _share_prompts(config: RunConfig, trainer: Any, row: Any, say: Callable[[str], None]) -> None:
+    """Has the step compute each prompt once, where the job and its model let it."""
+    reason = trainer.share_prompts(row) if config.execution.share_prompts else None
+    if reason is not None:
+        say(f"prompts are not shared by their two completions: {reason}; the step is TRL's own")
 
 
 def _newest(checkpoints: Path, say: Callable[[str], None]) -> Path | None:

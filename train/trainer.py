@@ -27,6 +27,7 @@ from train.group import Group
 from train.model import StageA
 from train.reference import ReferenceCache, pair_key
 from train.rows import Row
+from train.shared_prompt import ATTENTION, SharedPrompt, exchange_attention, obstacle
 from train.shares import Shares
 from train.tally import Tally
 
@@ -36,6 +37,11 @@ ALONE = Group()
 
 NO_PAIRS = "no_pairs"
 """The key of a batch that only takes part in a step."""
+
+PROBE = 16
+"""Tokens of each part of the pair on which prompt sharing is tried."""
+PROBE_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 2e-2}
+"""Of a log-probability's sum, relative and in nats."""
 
 
 class StageBTrainer(DPOTrainer):
@@ -71,6 +77,7 @@ class StageBTrainer(DPOTrainer):
             peft_config=stage_a.new_lora,
         )
         self.precompute_ref_logps = True  # batches carry the reference; with the argument, all would be computed now
+        self.shares_prompts = False
         self._restore_fp32_adapter()
         self._new_references: list[dict[bytes, tuple[float, float]]] = []
         group.spread(self._trained())
@@ -127,6 +134,38 @@ class StageBTrainer(DPOTrainer):
 
     # ---- the loss of one batch ----
 
+    def share_prompts(self, row: Row) -> str | None:
+        """Has each prompt computed once for both completions from here on; or says why this model cannot.
+
+        Besides what the model's class says, a pair cut short from `row` must have TRL's log-probabilities.
+        """
+        reason = obstacle(self.model, self.args.max_length)
+        if reason is not None or self.aux_loss_enabled:
+            return reason or "its loss counts what each expert gets"
+        short = Row(
+            prompt_ids=row["prompt_ids"][-PROBE:],
+            chosen_ids=row["chosen_ids"][:PROBE],
+            rejected_ids=row["rejected_ids"][:PROBE],
+        )
+        inputs = self._prepare_inputs(self.data_collator([short]))
+        theirs = torch.cat(self.compute_ref_log_probs(self.model, inputs))
+        usual = exchange_attention(self.model, ATTENTION)
+        self.shares_prompts = True
+        ours = torch.cat(self.compute_ref_log_probs(self.model, inputs))
+        tolerance = PROBE_TOLERANCE[self.model.dtype]
+        if torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance):
+            return None
+        self.shares_prompts = False
+        exchange_attention(self.model, usual)
+        return "its log-probabilities differ from the usual ones where prompts are shared"
+
+    def _seen_by_loss(self, model: Any) -> Any:
+        return SharedPrompt(self.model, autocast=self.accelerator.autocast) if self.shares_prompts else model
+
+    def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
+        """As TRL's: (chosen, rejected), each (pairs,)."""
+        return super().compute_ref_log_probs(self._seen_by_loss(model), inputs)
+
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
         """As TRL's, on `inputs` completed with reference log-probabilities; the pairs are added to the tally."""
         started = time.perf_counter()
@@ -139,9 +178,10 @@ class StageBTrainer(DPOTrainer):
             inputs["ref_chosen_logps"], inputs["ref_rejected_logps"] = self._references(inputs)
         referenced = time.perf_counter()
         sums: list[torch.Tensor] = []
+        policy = self._seen_by_loss(model)
 
         def recording(**kwargs: Any) -> Any:
-            outputs = model(**kwargs)
+            outputs = policy(**kwargs)
             length = inputs["completion_mask"].size(1) - 1
             sums.append(outputs.log_probs[:, -length:].detach().sum(dim=1))
             return outputs

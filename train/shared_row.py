@@ -1,0 +1,113 @@
+# pyright: basic, reportMissingImports=false
+"""Where the tokens of a batch's pairs lie in one row without padding: each prompt once, between its two completions.
+
+A prompt's last token predicts the first token of both completions, so that it opens each of them, and what the two
+share is the prompt without it. The last token of a completion predicts nothing and is left out. So a pair of a prompt
+of p tokens with completions of c and r tokens has p - 1 + c + r places in the row, and each place of a completion
+has one label. The order is chosen, shared, rejected: what a completion attends to lies in one piece, and is never
+copied. (Prefix sharing and its packing: arXiv 2410.20305.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+
+@dataclass(frozen=True)
+class Span:
+    """A pair's places in the row: `chosen` from `start` on, then `shared` of its prompt, then `rejected`."""
+
+    start: int
+    chosen: int
+    shared: int
+    rejected: int
+
+    @property
+    def prompt(self) -> int:
+        """Where the shared part of the prompt begins."""
+        return self.start + self.chosen
+
+    @property
+    def second(self) -> int:
+        """Where the rejected completion begins."""
+        return self.prompt + self.shared
+
+    @property
+    def end(self) -> int:
+        return self.second + self.rejected
+
+
+class SharedRow:
+    """The row of a batch that is padded as TRL pads it: chosen in its first half, rejected in its second."""
+
+    def __init__(self, pairs: Sequence[tuple[int, int, int]], width: int, device: torch.device | str = "cpu") -> None:
+        """`pairs`: tokens of each prompt, chosen and rejected; `width`: tokens of a padded sequence.
+
+        Raises:
+            ValueError: a prompt or a completion has no token.
+        """
+        if min(min(lengths) for lengths in pairs) < 1:
+            raise ValueError(f"a prompt or a completion has no token: {min(pairs, key=min)}")
+        self.width = width
+        self.device = torch.device(device)
+        spans: list[Span] = []
+        for prompt, chosen, rejected in pairs:
+            spans.append(Span(spans[-1].end if spans else 0, chosen, prompt - 1, rejected))
+        self.spans = tuple(spans)
+        self._masks: dict[tuple[Span, torch.dtype], torch.Tensor] = {}
+
+    @classmethod
+    def of(cls, attention_mask: torch.Tensor, completion_mask: torch.Tensor) -> SharedRow:
+        """Of the masks (2 x pairs, width) of a batch, whose padding is on the right."""
+        totals, completions = attention_mask.sum(dim=1).tolist(), completion_mask.sum(dim=1).tolist()
+        half = len(totals) // 2
+        pairs = [(totals[i] - completions[i], completions[i], completions[half + i]) for i in range(half)]
+        return cls(pairs, attention_mask.size(1), attention_mask.device)
+
+    def _pieces(self) -> Iterator[tuple[int, int, int, bool]]:
+        """(sequence of the batch, first position in it, places, whether they have labels) of each piece, in order."""
+        for i, span in enumerate(self.spans):
+            yield i, span.shared, span.chosen, True
+            yield i, 0, span.shared, False
+            yield len(self.spans) + i, span.shared, span.rejected, True
+
+    @cached_property
+    def positions(self) -> torch.Tensor:
+        """(1, places): a place's position in its sequence."""
+        pieces = [torch.arange(first, first + places) for _, first, places, _ in self._pieces()]
+        return torch.cat(pieces).unsqueeze(0).to(self.device)
+
+    @cached_property
+    def source(self) -> torch.Tensor:
+        """(places,): a place's token in the flattened batch (2 x pairs x width)."""
+        rows = [torch.full((places,), sequence * self.width) for sequence, _, places, _ in self._pieces()]
+        return torch.cat(rows).to(self.device) + self.positions[0]
+
+    @cached_property
+    def labelled(self) -> torch.Tensor:
+        """(labels,): the places of completions, pair by pair, chosen before rejected."""
+        pieces = [torch.arange(at, at + count) for span in self.spans
+                  for at, count in ((span.start, span.chosen), (span.second, span.rejected))]  # fmt: skip
+        return torch.cat(pieces).to(self.device)
+
+    @cached_property
+    def predictions(self) -> torch.Tensor:
+        """(labels,): where the prediction of each stands in TRL's flattened (2 x pairs, width - 1)."""
+        pieces = [
+            torch.arange(first, first + places) + sequence * (self.width - 1)
+            for sequence, first, places, has_labels in self._pieces()
+            if has_labels
+        ]
+        return torch.cat(pieces).to(self.device)
+
+    def mask(self, span: Span, dtype: torch.dtype) -> torch.Tensor:
+        """(chosen, chosen + shared), added to scores: what the chosen completion sees of itself and of the prompt."""
+        if (span, dtype) not in self._masks:
+            mask = torch.zeros((span.chosen, span.chosen + span.shared), dtype=dtype, device=self.device)
+            mask[:, : span.chosen] = torch.full_like(mask[:, : span.chosen], float("-inf")).triu(1)
+            self._masks[span, dtype] = mask
+        return self._masks[span, dtype]
