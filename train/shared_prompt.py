@@ -10,6 +10,7 @@ same, since attention never looks at what comes later: a prompt's states do not 
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -58,23 +59,25 @@ def attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more
         )
+    product = functools.partial(functional.scaled_dot_product_attention, dropout_p=dropout, scale=scaling)
+    return attend(product, query, key, value, shared_row), None
+
+
+def attend(
+    product: Callable[..., torch.Tensor], query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, row: SharedRow
+) -> torch.Tensor:
+    """The attention of a row, by `product`, which takes query, key, value and either `attn_mask` or `is_causal`."""
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     outputs: list[torch.Tensor] = []
-    for span in shared_row.spans:
-        chosen, its_keys = slice(span.start, span.prompt), slice(span.start, span.second)
-        rest = slice(span.prompt, span.end)
-        outputs += [
-            functional.scaled_dot_product_attention(
-                query[:, :, chosen], key[:, :, its_keys], value[:, :, its_keys],
-                attn_mask=shared_row.mask(span, query.dtype), dropout_p=dropout, scale=scaling,
-            ),
-            functional.scaled_dot_product_attention(
-                query[:, :, rest], key[:, :, rest], value[:, :, rest],
-                is_causal=True, dropout_p=dropout, scale=scaling,
-            ),
-        ]  # fmt: skip
-    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+    for span in row.spans:
+        chosen, seen, rest = (
+            slice(span.start, span.prompt), slice(span.start, span.second), slice(span.prompt, span.end),
+        )  # fmt: skip
+        mask = row.mask(span, query.dtype)
+        outputs.append(product(query[:, :, chosen], key[:, :, seen], value[:, :, seen], attn_mask=mask))
+        outputs.append(product(query[:, :, rest], key[:, :, rest], value[:, :, rest], is_causal=True))
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
 
 
 AttentionInterface.register(ATTENTION, attention)

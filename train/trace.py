@@ -2,8 +2,8 @@
 # ruff: noqa: SLF001  # TRL's loss is a method of its trainer, and torch keeps a module's tensors in private tables
 """The peak of live storage, and the FLOPs, of one DPO step that runs on fake tensors: no weights and no GPU needed.
 
-The loss is TRL's own (`DPOTrainer._compute_loss`), on a PEFT model made from a configuration. Reference
-log-probabilities are inputs, as in training.
+The loss is TRL's own (`DPOTrainer._compute_loss`), on a PEFT model made from a configuration, by the same code that
+trains (train/shared_prompt.py). Reference log-probabilities are inputs, as in training.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from trl import DPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 from train.errors import InputError
+from train.shared_prompt import SharedPrompt, obstacle
+from train.shared_row import SharedRow
 from train.trace_kernels import ATTENTION, attention_flop, quantize
 
 METRICS = ("log_probs", "entropy", "mean_logits", "is_top1")
@@ -34,10 +36,25 @@ METRICS = ("log_probs", "entropy", "mean_logits", "is_top1")
 
 @dataclass(frozen=True)
 class Shape:
-    """One micro-batch: `pairs` pairs, so 2 x `pairs` sequences, each of `length` tokens."""
+    """One micro-batch: `pairs` pairs with completions of one length, `length` tokens with the `prompt` before them.
+
+    With a prompt of one token nothing is shared but it: no pair of `length` tokens needs more.
+    """
 
     pairs: int
     length: int
+    prompt: int = 1
+
+    @property
+    def completion(self) -> int:
+        return self.length - self.prompt
+
+    def looked_at(self, *, shared: bool) -> int:
+        """Pairs of a query and a key in one product of attention, without a causal mask's saving."""
+        if not shared:
+            return 2 * self.pairs * self.length**2
+        places = self.length - 1  # of a completion and what the two share of the prompt
+        return self.pairs * (places**2 + self.completion * places)
 
 
 @dataclass(frozen=True)
@@ -123,19 +140,20 @@ class LiveStorage(TorchDispatchMode):
 
 
 def trace_step(config: PretrainedConfig, recipe: Recipe, shape: Shape) -> Trace:
-    """Runs forward, backward and one AdamW step on fake CPU tensors."""
+    """Runs forward, backward and one AdamW step on fake CPU tensors; prompts are shared where the model can."""
     model = policy(config, recipe)
+    shares = obstacle(model, shape.length) is None
     with FakeTensorMode(allow_non_fake_inputs=True):
         materialize(model)
         meter = LiveStorage()
         trainable, batch = trainable_of(model), inputs(shape)
-        mask = torch.empty((2 * shape.pairs, 1, shape.length, shape.length), dtype=torch.bool)  # causal and padding
-        for tensor in (*model.parameters(), *model.buffers(), *batch.values(), mask):
+        beside = [] if shares else [torch.empty((2 * shape.pairs, 1, shape.length, shape.length), dtype=torch.bool)]
+        for tensor in (*model.parameters(), *model.buffers(), *batch.values(), *beside):  # a mask, causal and padding
             meter.add(tensor)
         resident = meter.live
         with meter:
-            step(model, trainable, batch, recipe, after_forward=meter.mark)
-    product = attention_flop(config, 2 * shape.pairs, shape.length)
+            step(model, trainable, batch, recipe, row_of(shape) if shares else None, after_forward=meter.mark)
+    product = attention_flop(config, shape.looked_at(shared=shares))
     products = 9 if recipe.gradient_checkpointing else 7
     return Trace(
         resident_bytes=resident,
@@ -157,18 +175,27 @@ def count_of(parameter: Any) -> int:
     return getattr(parameter, "stands_for", None) or parameter.numel()
 
 
+def row_of(shape: Shape, device: str = "cpu") -> SharedRow:
+    return SharedRow([(shape.prompt, shape.completion, shape.completion)] * shape.pairs, shape.length, device)
+
+
 def step(
     model: Any,
     trainable: list[torch.nn.Parameter],
     batch: dict[str, torch.Tensor],
     recipe: Recipe,
+    row: SharedRow | None = None,
     after_forward: Callable[[], None] = lambda: None,
     device: str = "cpu",
 ) -> None:
-    """One optimizer step of what lies on `device`: TRL's loss, backward, clipping, AdamW."""
+    """One optimizer step of what lies on `device`: TRL's loss, backward, clipping, AdamW.
+
+    The batch's prompts are shared in `row`; without it, the batch is padded.
+    """
     optimizer = torch.optim.AdamW(trainable, foreach=False)
     with torch.autocast(device, dtype=recipe.dtype, enabled=recipe.dtype != torch.float32):
-        loss = DPOTrainer._compute_loss(_trainer(model, device), model, batch, return_outputs=False)
+        seen = model if row is None else SharedPrompt(model, row)
+        loss = DPOTrainer._compute_loss(_trainer(model, device), seen, batch, return_outputs=False)
     after_forward()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(trainable, 1.0, foreach=False)
@@ -223,7 +250,10 @@ def inputs(shape: Shape) -> dict[str, torch.Tensor]:
     return {
         "input_ids": torch.ones(size, dtype=torch.int64),
         "attention_mask": torch.ones(size, dtype=torch.int64),
-        "completion_mask": torch.ones(size, dtype=torch.int64),
+        "completion_mask": torch.cat([
+            torch.zeros((2 * shape.pairs, shape.prompt), dtype=torch.int64),
+            torch.ones((2 * shape.pairs, shape.completion), dtype=torch.int64),
+        ], dim=1),
         "ref_chosen_logps": torch.zeros(shape.pairs),
         "ref_rejected_logps": torch.zeros(shape.pairs),
     }

@@ -12,6 +12,9 @@ from typing import Any, Literal
 import torch
 from transformers import AttentionInterface
 
+from train.shared_prompt import attend
+from train.shared_row import SharedRow
+
 ATTENTION = "traced_sdpa"
 
 NF4_BLOCK, SCALE_BLOCK = 64, 256
@@ -22,40 +25,49 @@ class _Attention(torch.autograd.Function):
     """Fused attention: output, log-sum-exp and the additive mask are kept, and no matrix a head is made."""
 
     @staticmethod
-    def forward(ctx: Any, query: Any, key: Any, value: Any) -> Any:
+    def forward(ctx: Any, query: Any, key: Any, value: Any, mask: Any) -> Any:
         batch, heads, length, width = query.shape
         out = torch.empty((batch, length, heads, width), dtype=query.dtype).transpose(1, 2)  # as the kernels lay it out
         lse = torch.empty(query.shape[:-1], dtype=torch.float32)
-        # Hardly two sequences of a batch have one length, so that there is a mask; torch makes it additive, a layer.
-        mask = torch.empty((batch, 1, length, length), dtype=query.dtype)
         ctx.save_for_backward(query, key, value, out, lse, mask)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         query, key, value, *_ = ctx.saved_tensors
-        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None
 
 
-def _attention(module: Any, query: Any, key: Any, value: Any, mask: Any, **more: Any) -> tuple[Any, None]:
-    """As transformers' SDPA function: heads of keys and values are repeated, the heads end beside each other."""
+def _product(query: Any, key: Any, value: Any, attn_mask: Any = None, is_causal: bool = False) -> Any:
+    return _Attention.apply(query, key, value, attn_mask)
+
+
+def _attention(
+    module: Any, query: Any, key: Any, value: Any, mask: Any, shared_row: SharedRow | None = None, **more: Any
+) -> tuple[Any, None]:
+    """As the attention that trains. In transformers' SDPA, heads of keys and values are repeated."""
+    if shared_row is not None:
+        return attend(_product, query, key, value, shared_row), None
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = (one.repeat_interleave(groups, dim=1) for one in (key, value))
-    return _Attention.apply(query, key, value).transpose(1, 2).contiguous(), None
+    # Hardly two sequences of a batch have one length, so that there is a mask; torch makes it additive, a layer.
+    batch, _, length, _ = query.shape
+    additive = torch.empty((batch, 1, length, length), dtype=query.dtype)
+    return _Attention.apply(query, key, value, additive).transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(ATTENTION, _attention)
 
 
-def attention_flop(config: Any, sequences: int, length: int) -> int:
-    """FLOPs of one of attention's products in all layers, without a causal mask's saving.
+def attention_flop(config: Any, looked_at: int) -> int:
+    """FLOPs of one of attention's products in all layers; `looked_at`: pairs of a query and a key in it.
 
     A forward has two of them, a backward five (torch.utils.flop_counter counts them so).
     """
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return 2 * config.num_hidden_layers * sequences * heads * length * length * width
+    return 2 * config.num_hidden_layers * heads * looked_at * width
 
 
 class _Quantized(torch.autograd.Function):

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, MistralConfig, PretrainedConfig, Qwen2Config
 
-from train.trace import Recipe, Shape, inputs, materialize, policy, step, trace_step, trainable_of
+from train.shared_prompt import ATTENTION
+from train.trace import Recipe, Shape, inputs, materialize, policy, row_of, step, trace_step, trainable_of
 
 RESULTS = Path(__file__).parent / "results" / "trace_accuracy.json"
 SIZES: dict[str, Any] = {
@@ -26,7 +27,6 @@ MODELS: dict[str, PretrainedConfig] = {
     "Mistral": MistralConfig(**SIZES, sliding_window=None),
     "Qwen2": Qwen2Config(**SIZES),
 }
-PADDED = 9
 RECIPES = {
     "r=16 on q, v": Recipe(torch.bfloat16),
     "r=16 on q, v, checkpointing": Recipe(torch.bfloat16, gradient_checkpointing=True),
@@ -41,17 +41,14 @@ RECIPES = {
 
 def real(config: PretrainedConfig, recipe: Recipe, shape: Shape) -> tuple[Any, dict[str, torch.Tensor]]:
     """A model with weights, and a batch of it, on the CPU."""
-    model = policy(config, recipe, attention="sdpa")
+    model = policy(config, recipe, attention=ATTENTION)
     materialize(model)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter.data, std=0.02)
     for name, buffer in model.named_buffers():
         buffer.fill_(1e-3) if buffer.is_floating_point() else buffer.zero_()
         assert name
-    batch = inputs(shape)
-    for mask in ("attention_mask", "completion_mask"):  # as in training, where hardly two sequences are of a length
-        batch[mask][0, -PADDED:] = 0
-    return model, batch
+    return model, inputs(shape)
 
 
 def cuda_peak(config: PretrainedConfig, recipe: Recipe, shape: Shape) -> int:
@@ -61,7 +58,7 @@ def cuda_peak(config: PretrainedConfig, recipe: Recipe, shape: Shape) -> int:
     batch = {name: tensor.to("cuda") for name, tensor in batch.items()}
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
-    step(model, trainable_of(model), batch, recipe, device="cuda")
+    step(model, trainable_of(model), batch, recipe, row_of(shape, "cuda"), device="cuda")
     torch.cuda.synchronize()
     return torch.cuda.max_memory_allocated()
 
@@ -74,7 +71,7 @@ def allocated_peak(config: PretrainedConfig, recipe: Recipe, shape: Shape) -> in
         for tensor in (*model.parameters(), *model.buffers(), *batch.values())
     }
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        step(model, trainable_of(model), batch, recipe)
+        step(model, trainable_of(model), batch, recipe, row_of(shape))
     assert profile.profiler is not None
     assert profile.profiler.kineto_results is not None
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
