@@ -21,7 +21,7 @@ from train.cores import cores
 from train.data_report import DataCheck, DataReport
 from train.errors import DataError, InputError
 from train.hub import fetch_texts
-from train.tokens import BATCH, load_tokenizer, prepare
+from train.tokens import BATCH, CutPair, load_tokenizer, prepare
 
 __all__ = ["DataCheck", "check", "run"]
 
@@ -38,7 +38,7 @@ def check(config: RunConfig, progress: Progress = lambda *_: None) -> DataCheck:
     return looked(config.model, config.data, config.training, progress)[0]
 
 
-def looked(model: ModelRef, data: Data, training: Training, progress: Progress) -> tuple[DataCheck, list[int]]:
+def looked(model: ModelRef, data: Data, training: Training, progress: Progress) -> tuple[DataCheck, list[CutPair]]:
     """The check of a model's pairs, and `Prepared.lengths` of the usable training pairs. Raises as `check`."""
     fetch_texts(model)
     tokenizer = load_tokenizer(model)

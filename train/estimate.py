@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -21,9 +22,10 @@ from train.errors import InputError
 from train.estimate_config import EstimateConfig
 from train.estimate_document import Comparison, Estimate, Need
 from train.estimate_model import Subject, described, notes, read_subject
-from train.estimate_traces import RECIPES, Work, trace_all
+from train.estimate_traces import RECIPES, Work, shares_prompts, trace_all
 from train.pairs import count_pairs
 from train.requirement import DataSet, Option, Schedule, TrainerChoice, Workload
+from train.tokens import CutPair
 from train.trace import Recipe, Shape, Trace
 
 GIB = 2**30
@@ -43,25 +45,51 @@ SHARED = ("16bit-lora", "16bit-lora-ckpt", "nf4-qlora-ckpt")
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of a pair, its longer completion counted: the longest, and means over batches padded to their longest."""
+    """Tokens of the pairs: the longest, the mean, and the pair that is traced, which needs the most.
+
+    A mean pair has `linear` of the traced one's work that grows with the tokens, and `square` of attention's.
+    """
 
     longest: int
     mean: float
-    mean_square: float
+    traced: Shape
+    linear: float
+    square: float
     said: str
 
     @classmethod
-    def of(cls, lengths: list[int], pairs: int) -> Lengths:
-        """Of batches of `pairs` drawn at random: the k-th of n lengths is the longest of one with (k/n)^pairs."""
-        ranked, n = sorted(lengths), len(lengths)
+    def padded(cls, cut: list[CutPair], pairs: int) -> Lengths:
+        """Of batches of `pairs` drawn at random, padded to their longest; each prompt is computed twice.
+
+        The k-th of n lengths is the longest of a batch with (k/n)^pairs.
+        """
+        ranked, n = sorted(pair.length for pair in cut), len(cut)
         weights = [((k + 1) / n) ** pairs - (k / n) ** pairs for k in range(n)]
         mean = sum(weight * size for weight, size in zip(weights, ranked, strict=True))
         square = sum(weight * size * size for weight, size in zip(weights, ranked, strict=True))
-        return cls(ranked[-1], mean, square, f"the longest of {n:,} pairs, {ranked[-1]:,} tokens")
+        longest = ranked[-1]
+        said = f"the longest of {n:,} pairs, {longest:,} tokens"
+        return cls(longest, mean, Shape(pairs, longest), mean / longest, square / longest**2, said)
 
     @classmethod
-    def all_of(cls, length: int) -> Lengths:
-        return cls(length, length, length**2, f"every pair at {length:,} tokens")
+    def shared(cls, cut: list[CutPair], pairs: int) -> Lengths:
+        """Of batches of `pairs`, without padding; each prompt is computed once."""
+        tokens = [sum(pair) for pair in cut]
+        fullest = cut[tokens.index(max(tokens))]
+        said = f"the longest of {len(cut):,} pairs, {max(tokens):,} tokens with its prompt once"
+        mean, traced = fmean(tokens), _as_shape(fullest, 1)
+        square = fmean(_as_shape(pair, 1).looked_at(shared=True) for pair in cut) / traced.looked_at(shared=True)
+        longest = max(pair.length for pair in cut)
+        return cls(longest, mean, _as_shape(fullest, pairs), mean / max(tokens), square, said)
+
+    @classmethod
+    def all_of(cls, length: int, pairs: int) -> Lengths:
+        return cls(length, length, Shape(pairs, length), 1, 1, f"every pair at {length:,} tokens")
+
+
+def _as_shape(pair: CutPair, pairs: int) -> Shape:
+    """With completions of one length, which together are as long."""
+    return Shape(pairs, pair.prompt + math.ceil((pair.chosen + pair.rejected) / 2), pair.prompt)
 
 
 def run(asked: EstimateConfig) -> int:
@@ -76,16 +104,19 @@ def estimate(asked: EstimateConfig) -> Estimate:
     subject = read_subject(asked.model, training)
     check, sizes = _pairs(asked, subject)
     ways = _ways(subject, training.micro_batch_size or training.batch_size, training.batch_size)
+    shares = shares_prompts(subject.config, ways[0].recipe, training.max_length)
+    ways = [replace(way, recipe=replace(way.recipe, share_prompts=shares)) for way in ways]
+    of_pairs = Lengths.shared if shares else Lengths.padded
     lengths = {
-        way.shape(1).pairs: Lengths.of(sizes, way.shape(1).pairs) if sizes else Lengths.all_of(training.max_length)
+        way.pairs: of_pairs(sizes, way.pairs) if sizes else Lengths.all_of(training.max_length, way.pairs)
         for way in ways
     }
     longest = next(iter(lengths.values())).longest
     single = [way for way in ways if way.device == "cuda" and way.gpus == 1]
-    work: list[Work] = [(way.recipe, way.shape(longest)) for way in ways]
+    work: list[Work] = [(way.recipe, lengths[way.pairs].traced) for way in ways]
     work += [(way.recipe, way.shape(length)) for way in single for length in asked.lengths]
     traces = trace_all(subject.config, work, lambda done, total: say_progress(done, total, "traces"))
-    found = [(way, traces[way.recipe, way.shape(longest)]) for way in ways]
+    found = [(way, traces[way.recipe, lengths[way.pairs].traced]) for way in ways]
     first = found[0][1]
     trainable = first.trainable_parameters
     model = described(subject, first.base_parameters, trainable)
@@ -118,8 +149,8 @@ def estimate(asked: EstimateConfig) -> Estimate:
     )
 
 
-def _pairs(asked: EstimateConfig, subject: Subject) -> tuple[DataCheck | None, list[int]]:
-    """The data check and the tokens of each usable pair; nothing where there are no pairs or no tokenizer."""
+def _pairs(asked: EstimateConfig, subject: Subject) -> tuple[DataCheck | None, list[CutPair]]:
+    """The data check and the lengths of each usable pair; nothing where there are no pairs or no tokenizer."""
     if asked.data is None or subject.bare:
         return None, []
     with without_collector():
@@ -174,8 +205,7 @@ def _option(way: _Way, trace: Trace, lengths: Lengths, batch_size: int) -> Optio
     traced = trace.peak_bytes + buckets
     weights_gib = trace.base_parameters * dtype.itemsize / GIB
     linear = trace.flop + trace.forward_flop - trace.attention_flop
-    whole = lengths.longest
-    flop = linear * lengths.mean / whole + trace.attention_flop * lengths.mean_square / whole**2
+    flop = linear * lengths.linear + trace.attention_flop * lengths.square
     ram = weights_gib + HOST_GIB * way.gpus if cuda else traced / GIB * (1 + FRAGMENTATION) + HOST_GIB
     return Option(
         name=way.name,
@@ -195,7 +225,7 @@ def _option(way: _Way, trace: Trace, lengths: Lengths, batch_size: int) -> Optio
             "ram_gib": {"weights": round(weights_gib, 2), "a_process": HOST_GIB, "measured": False},
             "disk_gib": {"environment": ENVIRONMENT_GIB, "checkpoints": CHECKPOINTS_GIB, "measured": False},
             "flop_per_step": f"counted in the trace, reference's forward included; {lengths.mean:,.0f} tokens a pair "
-            "in the mean, padded",
+            f"in the mean, {'each prompt once' if way.recipe.share_prompts else 'padded'}",
             "versions": {each: version(each) for each in ("torch", "trl", "transformers", "peft")},
         },
         trainer=TrainerChoice(

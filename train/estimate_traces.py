@@ -11,7 +11,8 @@ import torch
 from transformers import PretrainedConfig
 
 from train.cores import cores, pool
-from train.trace import Recipe, Shape, Trace, trace_step
+from train.shared_prompt import obstacle
+from train.trace import Recipe, Shape, Trace, policy, trace_step
 
 RECIPES: Mapping[str, tuple[str, Recipe]] = {
     "16bit-lora": ("cuda", Recipe(torch.bfloat16)),
@@ -46,6 +47,11 @@ def trace_all(
             found[futures[future]] = future.result()
             progress(done, len(wanted))
     return found
+
+
+def shares_prompts(config: PretrainedConfig, recipe: Recipe, max_length: int) -> bool:
+    """Whether the trainer computes each prompt once, as far as the model's class and configuration say."""
+    return obstacle(policy(_of_layers(config, 1), recipe), max_length) is None
 
 
 def trace_model(config: PretrainedConfig, recipe: Recipe, shape: Shape) -> Trace:

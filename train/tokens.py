@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from train.config import ModelRef
 from train.cores import in_order, pool
@@ -33,16 +33,26 @@ BATCH_CHARACTERS = 4_000_000
 """Pairs that are tokenized at once, and their text: enough for the tokenizer's own threads, little memory."""
 
 
+class CutPair(NamedTuple):
+    """Tokens of a pair's prompt and completions, as cut."""
+
+    prompt: int
+    chosen: int
+    rejected: int
+
+    @property
+    def length(self) -> int:
+        """Of the prompt and the longer completion."""
+        return self.prompt + max(self.chosen, self.rejected)
+
+
 @dataclass(frozen=True)
 class Prepared:
-    """Usable pairs in the order of the file, the line of each, and digests of their prompts.
-
-    `lengths` are tokens of prompt and longer completion of each, as cut.
-    """
+    """Usable pairs in the order of the file, the line and the lengths of each, and digests of their prompts."""
 
     rows: list[Row]
     lines: list[int]
-    lengths: list[int]
+    lengths: list[CutPair]
     prompts: frozenset[bytes]
     report: DataReport
 
@@ -187,7 +197,7 @@ class _Tally:
     differences: list[int] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)
-    cut_lengths: list[int] = field(default_factory=list)
+    cut_lengths: list[CutPair] = field(default_factory=list[CutPair])
     prompts: list[bytes] = field(default_factory=list)
     left_out: dict[Reason, list[int]] = field(default_factory=lambda: defaultdict(list))
     truncated_pairs: int = 0
@@ -221,8 +231,8 @@ class _Tally:
         self.prompts.append(pair.digests.prompt)
         self.usable += 1
         self.lines.append(pair.line)
-        self.cut_lengths.append(min(prompt + max(chosen, rejected), self.max_length))
         chosen, rejected = min(chosen, room), min(rejected, room)
+        self.cut_lengths.append(CutPair(prompt, chosen, rejected))
         self.differences.append(chosen - rejected)
         self.prompt_tokens += prompt
         self.shared_tokens += prompt + chosen + rejected

@@ -61,7 +61,8 @@ class Shape:
 class Recipe:
     """How the step runs: the model's dtype, autocast to it where it is not fp32, its weights, and checkpointing.
 
-    `own_adapter`: Stage A is base and adapter, so that a frozen copy of the adapter is there as the reference.
+    `share_prompts`: each prompt is computed once, where the model can. `own_adapter`: Stage A is base and adapter, so
+    that a frozen copy of the adapter is there as the reference.
     """
 
     dtype: torch.dtype
@@ -70,6 +71,7 @@ class Recipe:
     lora_r: int = 16
     lora_target: tuple[str, ...] = ("q_proj", "v_proj")
     own_adapter: bool = False
+    share_prompts: bool = True
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class LiveStorage(TorchDispatchMode):
 def trace_step(config: PretrainedConfig, recipe: Recipe, shape: Shape) -> Trace:
     """Runs forward, backward and one AdamW step on fake CPU tensors; prompts are shared where the model can."""
     model = policy(config, recipe)
-    shares = obstacle(model, shape.length) is None
+    shares = recipe.share_prompts and obstacle(model, shape.length) is None
     with FakeTensorMode(allow_non_fake_inputs=True):
         materialize(model)
         meter = LiveStorage()
@@ -250,10 +252,13 @@ def inputs(shape: Shape) -> dict[str, torch.Tensor]:
     return {
         "input_ids": torch.ones(size, dtype=torch.int64),
         "attention_mask": torch.ones(size, dtype=torch.int64),
-        "completion_mask": torch.cat([
-            torch.zeros((2 * shape.pairs, shape.prompt), dtype=torch.int64),
-            torch.ones((2 * shape.pairs, shape.completion), dtype=torch.int64),
-        ], dim=1),
+        "completion_mask": torch.cat(
+            [
+                torch.zeros((2 * shape.pairs, shape.prompt), dtype=torch.int64),
+                torch.ones((2 * shape.pairs, shape.completion), dtype=torch.int64),
+            ],
+            dim=1,
+        ),
         "ref_chosen_logps": torch.zeros(shape.pairs),
         "ref_rejected_logps": torch.zeros(shape.pairs),
     }
