@@ -87,8 +87,8 @@ def row(model: str, recipe: str, shape: Shape) -> dict[str, Any]:
     traced = trace_step(MODELS[model], RECIPES[recipe], shape).peak_bytes
     allocated = allocated_peak(MODELS[model], RECIPES[recipe], shape)
     found: dict[str, Any] = {
-        "model": model, "adapter": recipe, "pairs": shape.pairs, "tokens": shape.length, "traced_bytes": traced,
-        "allocated_bytes": allocated, "ratio": round(traced / allocated, 4),
+        "model": model, "adapter": recipe, "pairs": shape.pairs, "tokens": shape.length, "prompt": shape.prompt,
+        "traced_bytes": traced, "allocated_bytes": allocated, "ratio": round(traced / allocated, 4),
     }  # fmt: skip
     if torch.cuda.is_available():
         on_gpu = cuda_peak(MODELS[model], RECIPES[recipe], shape)
@@ -98,7 +98,10 @@ def row(model: str, recipe: str, shape: Shape) -> dict[str, Any]:
 
 def main() -> None:
     rows = [
-        row(model, recipe, Shape(2, length)) for model in MODELS for recipe in RECIPES for length in (512, 1024, 2048)
+        row(model, recipe, Shape(2, length, 3 * length // 4))
+        for model in MODELS
+        for recipe in RECIPES
+        for length in (512, 1024, 2048)
     ]
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     cuda = f" {'CUDA MiB':>9} {'ratio':>6}" if gpu else ""

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import MistralConfig
 
-from tests.bench.trace_accuracy import MODELS, RECIPES, row
+from tests.bench.trace_accuracy import MODELS, RECIPES, SIZES, row
 from train.errors import InputError
 from train.estimate_traces import trace_model
 from train.trace import Recipe, Shape, trace_step
@@ -19,7 +20,28 @@ SMALL = Shape(1, 256)
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_peak_is_within_5_percent_of_the_allocators(model: str, recipe: str) -> None:
-    assert 0.95 <= row(model, recipe, Shape(2, 384))["ratio"] <= 1.05
+    assert 0.95 <= row(model, recipe, Shape(2, 384, 256))["ratio"] <= 1.05
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_what_prompts_share_is_neither_kept_nor_computed_twice() -> None:
+    """Of 257 tokens 193 are the prompt's: 320 places, and 512 where the completions fill all but one token."""
+    shared, apart = (trace_step(MODELS["Llama"], Recipe(torch.float32), Shape(1, 257, prompt)) for prompt in (193, 1))
+    padded = trace_step(MODELS["Llama"], Recipe(torch.float32, share_prompts=False), Shape(1, 257, 193))
+    linear = [trace.flop - trace.attention_flop for trace in (shared, apart)]
+    assert 0.5 < linear[0] / linear[1] < 320 / 512
+    assert shared.peak_bytes - shared.resident_bytes < 0.7 * (apart.peak_bytes - apart.resident_bytes)
+    assert shared.flop < apart.flop < padded.flop * 1.05
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_model_whose_attention_has_a_window_is_traced_as_trl_trains_it() -> None:
+    shape = Shape(1, 128, 96)
+    narrow = MistralConfig(**SIZES, sliding_window=64)
+    wide = MistralConfig(**SIZES, sliding_window=128)
+    plain = Recipe(torch.float32, share_prompts=False)
+    assert trace_step(narrow, Recipe(torch.float32), shape) == trace_step(narrow, plain, shape)
+    assert trace_step(wide, Recipe(torch.float32), shape).flop < trace_step(wide, plain, shape).flop
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
