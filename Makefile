@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv/bin
 TRAIN := .venv-train/bin/python
 
-.PHONY: demo test test-cloud test-cloud-all lint bench demo-model install
+.PHONY: demo test test-cloud test-cloud-all lint bench bench-train demo-model install
 
 install: .venv/installed
 
@@ -60,6 +60,10 @@ lint: .venv/installed-dev
 
 bench: .venv/installed-dev
 	$(VENV)/python tests/bench/command_line.py
+
+# Seconds a pair and memory of a DPO step on this CPU, some minutes: into tests/bench/results/train_cpu.json.
+bench-train: .venv-train/whole.json
+	PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)" HF_HUB_OFFLINE=1 $(TRAIN) tests/bench/train_speed.py
 
 # The sample project's Stage-A model, made again from nothing.
 demo-model: .venv-train/whole.json

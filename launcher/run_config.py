@@ -44,6 +44,7 @@ def run_config(
             precision=option.trainer.precision,
             quantization=option.trainer.quantization,
             gradient_checkpointing=option.trainer.gradient_checkpointing,
+            share_prompts=option.trainer.share_prompts,
             processes=max(1, option.gpus),
         )
     return RunConfig(

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import connection
+from pathlib import Path
 from typing import Any, TypeVar
 
 Work = TypeVar("Work")
@@ -19,8 +20,15 @@ AHEAD = 2
 """Pieces of work a process that wait for it: enough that it never waits, and little memory."""
 
 
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Microseconds of processor time a period, and the period, of this process's control group (Linux, cgroup v2)."""
+
+
 def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use: those that it may run on, within what its container's quota is worth."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, _, period = (QUOTA.read_text().strip() if QUOTA.is_file() else "max").partition(" ")
+    return allowed if quota == "max" else max(1, min(allowed, int(quota) // int(period)))
 
 
 def pool(processes: int, initializer: Callable[..., None], *arguments: Any) -> ProcessPoolExecutor:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from train.config import LOSS_TYPES, End, RunConfig, Training
+from train.cores import cores
 from train.errors import InputError, TrainError
 from train.ranks import Followers, Place, report
 
@@ -95,10 +96,7 @@ def _train(config: RunConfig, stop: Any, started: float, place: Place) -> End:
 
     first = place.rank == 0
     say = courses.say if first else _silent
-    if config.execution.threads is not None:
-        torch.set_num_threads(config.execution.threads)
-    elif place.size > 1:
-        torch.set_num_threads(max(1, torch.get_num_threads() // place.size))
+    torch.set_num_threads(config.execution.threads or thread_count(torch.get_num_threads(), place.size))
     _check_device(config, place)
 
     # The data, as training will see it.
@@ -188,6 +186,11 @@ def _newest(checkpoints: Path, say: Callable[[str], None]) -> Path | None:
 
 def _silent(message: str) -> None:
     """The first process says it."""
+
+
+def thread_count(usual: int, processes: int) -> int:
+    """Threads of each of a run's processes. torch's `usual` number does not know of a container's quota."""
+    return max(1, min(usual, cores()) // processes)
 
 
 def _check_device(config: RunConfig, place: Place) -> None:

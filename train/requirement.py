@@ -88,6 +88,7 @@ class TrainerChoice(Part):
     precision: Precision = "auto"
     quantization: Quantization | None = None
     gradient_checkpointing: bool = False
+    share_prompts: bool = True
 
 
 class Option(Part):

@@ -395,6 +395,7 @@ def execution_of(choice: PricedOffer) -> Execution:
         precision=option.trainer.precision,
         quantization=option.trainer.quantization,
         gradient_checkpointing=option.trainer.gradient_checkpointing,
+        share_prompts=option.trainer.share_prompts,
         processes=max(1, option.gpus),
     )
 
