@@ -5,7 +5,7 @@
 
 In one process, on the same threads; the ways take turns, and the fastest of their rounds counts, since other work on
 the machine only adds. On a machine that others keep busy, `--busy` takes one thread and the processor's time in place
-of the clock's, and saves nothing. The model is a random Llama of 8 layers of width 768 with 32,000 tokens
+of the clock's, and saves nothing. The model is a random Llama of 4 layers of width 768 with 16,000 tokens
 (tests/bench/train_ways.py); gradient checkpointing is off everywhere (TRL turns it on by default, which takes longer).
 Where the reference can be kept, its pass counts half, as over two epochs. `limit` is the time of the FLOPs that the
 needed tokens take, at the rate of the fastest matrix product of the same run.

@@ -29,8 +29,8 @@ from train.rows import Row
 from train.trainer import StageBTrainer
 
 SIZES: dict[str, Any] = {
-    "hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 8, "num_attention_heads": 12,
-    "num_key_value_heads": 12, "vocab_size": 32000, "max_position_embeddings": 8192, "pad_token_id": 0,
+    "hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 4, "num_attention_heads": 12,
+    "num_key_value_heads": 12, "vocab_size": 16000, "max_position_embeddings": 8192, "pad_token_id": 0,
 }  # fmt: skip
 """As small real models are: of the parameters that a token is multiplied with, 30% lie in the head (7% of an 8B's)."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
