@@ -76,7 +76,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Trace:
-    """Bytes of live storage before the step and at its peak, FLOPs of the step and of its forward, the parameters.
+    """Bytes of live storage before the step and at its peak, FLOPs of the step and of a reference pass, the parameters.
 
     `attention_flop` is attention's part of both together, which grows with the square of the length.
     """
@@ -156,12 +156,15 @@ def trace_step(config: PretrainedConfig, recipe: Recipe, shape: Shape) -> Trace:
         with meter:
             step(model, trainable, batch, recipe, row_of(shape) if shares else None, after_forward=meter.mark)
     product = attention_flop(config, shape.looked_at(shared=shares))
+    # A step's forward makes the head's product for the gradient too (train/completion_head.py), a reference pass not.
+    head = model.get_base_model().get_output_embeddings()
+    ahead = 2 * head.weight.numel() * 2 * shape.pairs * shape.completion if shares else 0
     products = 9 if recipe.gradient_checkpointing else 7
     return Trace(
         resident_bytes=resident,
         peak_bytes=meter.peak,
         flop=meter.flop + product * products,
-        forward_flop=meter.forward_flop + product * 2,
+        forward_flop=meter.forward_flop + product * 2 - ahead,
         attention_flop=product * (products + 2),
         base_parameters=sum(count_of(p) for name, p in model.named_parameters() if ".lora_" not in name),
         trainable_parameters=sum(parameter.numel() for parameter in trainable),

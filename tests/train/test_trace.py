@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import MistralConfig
 
-from tests.bench.trace_accuracy import MODELS, RECIPES, SIZES, row
+from tests.bench.trace_accuracy import MODELS, RECIPES, SIZES, real, row
 from train.errors import InputError
 from train.estimate_traces import trace_model
-from train.trace import Recipe, Shape, trace_step
+from train.shared_prompt import SharedPrompt
+from train.trace import Recipe, Shape, row_of, trace_step
 
 SMALL = Shape(1, 256)
 
@@ -32,6 +34,22 @@ def test_what_prompts_share_is_neither_kept_nor_computed_twice() -> None:
     assert 0.5 < linear[0] / linear[1] < 320 / 512
     assert shared.peak_bytes - shared.resident_bytes < 0.7 * (apart.peak_bytes - apart.resident_bytes)
     assert shared.flop < apart.flop < padded.flop * 1.05
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_the_flops_of_a_reference_pass_are_those_that_torch_counts_in_one() -> None:
+    """Attention's apart, of which there are 2 products of the 9 that a step and a reference pass have."""
+    config, recipe, shape = MODELS["Qwen2"], Recipe(torch.float32), Shape(1, 129, 65)
+    traced = trace_step(config, recipe, shape)
+    model, batch = real(config, recipe, shape)
+    labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        SharedPrompt(model, row_of(shape))(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels
+        )
+    products = (torch.ops.aten.mm, torch.ops.aten.addmm)
+    counted = sum(flop for kind, flop in counter.get_flop_counts()["Global"].items() if kind in products)
+    assert traced.forward_flop - traced.attention_flop * 2 / 9 == counted
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
