@@ -94,6 +94,16 @@ def test_loss_log_probabilities_and_gradients_are_those_of_trl(
         assert float((gradient - gradient_there).norm() / gradient_there.norm()) < 1e-5, name
 
 
+@pytest.mark.parametrize("execution", [{"precision": "bf16"}, {"precision": "bf16", "quantization": "nf4"}])
+def test_models_in_16_and_4_bit_share_prompts_too(run_document, execution):
+    trainer = trainer_of(run_document(execution=execution))
+    plain = of_step(trainer, BATCHES["ragged"])
+    assert trainer.share_prompts(BATCHES["ragged"][0]) is None
+    shared = of_step(trainer, BATCHES["ragged"])
+    assert torch.allclose(shared[1], plain[1], rtol=2e-2)
+    assert float((shared[2] - plain[2]).norm() / plain[2].norm()) < 0.1
+
+
 @pytest.mark.parametrize("loss", ["ipo", "sft", "sigmoid_norm"])
 def test_losses_that_look_at_lengths_or_single_tokens_are_those_of_trl(run_document, loss):
     trainer = trainer_of(run_document(loss_type=[loss]))
