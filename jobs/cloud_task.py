@@ -60,11 +60,13 @@ def task_document(
     idle_minutes: int,
     envs: Mapping[str, str] | None = None,
     file_mounts: Mapping[str, str] | None = None,
+    resources: Mapping[str, object] | None = None,
 ) -> dict[str, Any]:
     """The task for one exact type in one region; for people, `runs/JOB/task.yaml`, runnable with `sky launch`.
 
     `idle_minutes` is how long after SkyPilot's set-up its autostop ends the machine, whatever runs. `envs` are set
-    over those of the file, `file_mounts` (path on the machine -> path here) take the place of the file's.
+    over those of the file, `file_mounts` (path on the machine -> path here) take the place of the file's, `resources`
+    are what the cloud wants beside type and region.
     """
     document = _load()
     document["name"] = f"launch-{job}"
@@ -72,6 +74,7 @@ def task_document(
         "infra": f"{cloud}/{region}",
         "instance_type": instance_type,
         "autostop": {"idle_minutes": idle_minutes, "down": True, "wait_for": "none"},
+        **(resources or {}),
     }
     document["envs"] |= {"LAUNCH_JOB": job} | dict(envs or {})
     document["file_mounts"] = dict(file_mounts or {})

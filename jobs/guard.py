@@ -49,12 +49,13 @@ def user_data(
 ) -> str:
     """A `#cloud-config` document for the launch request.
 
-    `instance_name` is the exact name at the provider; `api` its address without a path, as the machine reaches it;
+    `instance_name` is the exact name at the provider; `api` its address without a path, as the machine reaches it, and
+    `key` the account's key there, both empty where powering off ends the machine;
     `allowed_s` counts from the first boot; `hold_s`, from the end of the job, or None. `host_key_private` and
     `host_key_public` are an ed25519 pair in OpenSSH's formats; `authorized_keys`, public keys that may log in as the
     image's user beside the one that the launch request names; `job_folder`, an absolute path on the machine.
 
-    It holds the account's API key and the machine's private host key: it goes into no log, file or task.
+    It holds the machine's private host key, and the API key: it goes into no log, file or task.
 
     Raises:
         ValueError: the document is larger than `LARGEST_USER_DATA`, or `allowed_s` is not positive.

@@ -11,7 +11,7 @@ from jobs.offer import Offer, Phase, PricedOffer, Rate, WhyNot
 from train.requirement import Option
 
 # Where jobs can run. Offers of other clouds are listed, and never fit.
-BACKENDS = frozenset({"local", "lambda"})
+BACKENDS = frozenset({"local", "lambda", "aws"})
 
 VALIDATIONS = 10
 """Validation passes of a run, and pairs in one at most: the trainer's own defaults (train/course.py)."""

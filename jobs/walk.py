@@ -14,7 +14,7 @@ from collections.abc import Callable
 from artifacts.errors import HostKeyChanged, LaunchError, LeaseLost, MachineGone, StoreFailed
 from jobs import unended
 from jobs.backends import CancelledEarly, Command, OfferFailed
-from jobs.backends.choose import BackendOf, backend_of
+from jobs.backends.choose import BackendOf, backend_of, has_credentials
 from jobs.clock import Clock, SystemClock
 from jobs.clouds import CLOUDS
 from jobs.home import Home
@@ -75,7 +75,8 @@ class Walk:
             if self.refused is None or self.verdict is not None:
                 break
             choices = [other for other in choices if _place(other) != _place(choice)]
-            tried.append(f"  {choice.offer.instance_type} in {choice.offer.region}: {self.refused}")
+            offer = choice.offer
+            tried.append(f"  {offer.cloud} {offer.instance_type} in {offer.region}: {self.refused}")
             if not choices or self._cancel():
                 break
             self.write.end_attempt(number, self.clock.now(), failure=self.refused, billed=self.backend.billed())
@@ -109,15 +110,24 @@ class Walk:
         return None
 
     def _choices(self, attempt: Attempt | None) -> list[PricedOffer]:
-        """The offers to try: that of the attempt taken over, then the chosen one, then what else fits, as ranked."""
+        """The offers to try: that of the attempt taken over, then the chosen one, then what else fits, as ranked.
+
+        A plan over several clouds is tried over all of them that there are credentials for; this machine never takes
+        the place of a rented one.
+        """
         plan = self.job.spec.plan
         assert plan.choice is not None, "a plan that fits nothing is no job"
-        cloud = plan.choice.offer.cloud
-        fitting = [one for one in plan.offers if one.fits and one.offer.cloud == cloud and one != plan.choice]
-        ranked = [plan.choice, *(fitting if cloud != "local" else ())]
+        mine = plan.choice.offer.cloud
+        if mine == "local":
+            return [plan.choice]
+        clouds = {one.offer.cloud for one in plan.offers if one.fits} - {"local"}
+        usable = {cloud for cloud in clouds if cloud == mine or has_credentials(cloud)}
+        fitting = [one for one in plan.offers if one.fits and one.offer.cloud in usable and one != plan.choice]
+        ranked = [plan.choice, *fitting]
         if attempt is not None:
-            mine = [one for one in ranked if _place(one) == (attempt.instance_type, attempt.region)]
-            ranked = [*mine[:1], *(one for one in ranked if one not in mine)]
+            place = (attempt.cloud, attempt.instance_type, attempt.region)
+            taken = [one for one in ranked if _place(one) == place]
+            ranked = [*taken[:1], *(one for one in ranked if one not in taken)]
         return ranked
 
     def _open(self, choice: PricedOffer) -> Attempt:
@@ -321,9 +331,9 @@ STEPS: dict[State, Step] = {
 }
 
 
-def _place(choice: PricedOffer) -> tuple[str, str | None]:
+def _place(choice: PricedOffer) -> tuple[str, str, str | None]:
     """What one create call asks for: an exact type in one region."""
-    return choice.offer.instance_type, choice.offer.region
+    return choice.offer.cloud, choice.offer.instance_type, choice.offer.region
 
 
 def _log(line: str) -> None:

@@ -8,23 +8,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from artifacts.errors import CredentialProblem
+from jobs.aws.codes import DENIED, EXPIRED, LIMITED, NO_NETWORK, REFUSED, SKEWED
+from jobs.aws.problems import SIGN_IN, credential_problem
 
 NAMED = 3
-SIGN_IN = "aws sso login or aws configure, then aws sts get-caller-identity to see that it works"
-
-EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
-SKEWED = frozenset({"RequestTimeTooSkewed", "RequestInTheFuture"})
-DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"})
-REFUSED = frozenset(
-    {"AuthFailure", "IncompleteSignature", "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidSignatureException",
-     "MissingAuthenticationToken", "OptInRequired", "SignatureDoesNotMatch", "UnrecognizedClientException"}
-)  # fmt: skip
-LIMITED = frozenset({"RequestLimitExceeded", "Throttling", "ThrottlingException", "TooManyRequestsException"})
-NO_NETWORK = frozenset(
-    {"ConnectTimeoutError", "ConnectionClosedError", "ConnectionError", "EndpointConnectionError", "HTTPClientError",
-     "ProxyConnectionError", "ReadTimeoutError", "SSLError"}
-)  # fmt: skip
 
 
 class Answer(BaseModel):
@@ -51,40 +38,14 @@ def accepted(answers: Iterable[Answer]) -> bool:
 def raise_where_refused(failures: Iterable[Answer]) -> None:
     """CredentialProblem where a failure is one of credentials."""
     for failure in failures:
-        problem = _credential_problem(failure)
+        problem = credential_problem(
+            failure.failed,
+            to="a question for its prices",
+            operation=failure.operation,
+            signing_in=failure.asked == "credentials",
+        )
         if problem is not None:
             raise problem
-
-
-def _credential_problem(failure: Answer) -> CredentialProblem | None:
-    if failure.failed in EXPIRED:
-        return CredentialProblem(
-            "The session with AWS has expired.",
-            why=f"It answered {failure.failed} to a question for its prices.",
-            next_step=f"{SIGN_IN}; if it goes on, set this machine's clock",
-        )
-    if failure.failed in REFUSED:
-        return CredentialProblem(
-            "AWS does not accept the credentials.",
-            why=f"It answered {failure.failed} to a question for its prices.",
-            next_step=SIGN_IN,
-        )
-    if failure.asked != "credentials" or failure.failed in NO_NETWORK | SKEWED | {"NotInstalled"}:
-        return None
-    why, step = {
-        "ProfileNotFound": ("AWS_PROFILE names a profile that is not in ~/.aws/config.", "aws configure list-profiles"),
-        "PartialCredentialsError": ("There is an access key without its secret, or the other way.", "aws configure"),
-        "Unprintable": ("A key of theirs holds spaces, or what no key is made of.", "aws configure"),
-        "EOFError": (
-            "The profile wants an MFA code, and nobody can be asked for one here.",
-            "aws sts get-session-token --serial-number ARN --token-code CODE, and set what it prints",
-        ),
-    }.get(failure.failed, (f"boto3 ended with {failure.failed}{_of(failure)}.", SIGN_IN))
-    return CredentialProblem("AWS's credentials cannot be used.", why=why, next_step=step)
-
-
-def _of(failure: Answer) -> str:
-    return f" at {failure.operation}" if failure.operation else ""
 
 
 ACTIONS = {

@@ -13,30 +13,12 @@ from datetime import datetime
 from math import inf
 from pathlib import Path
 
+from jobs.aws.account import signs_of_credentials
 from jobs.offer import Offer
 from launcher.aws_answers import Answer, accepted, notes_on, raise_where_refused, some
 
 LIMIT_S = 10.0
 """That a plan waits for AWS; what was not answered by then keeps the price of the catalogue."""
-SIGNS = (
-    "AWS_ACCESS_KEY_ID",
-    "AWS_PROFILE",
-    "AWS_DEFAULT_PROFILE",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-)
-FILES = {"AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials", "AWS_CONFIG_FILE": "~/.aws/config"}
-
-
-def signs_of_credentials(environ: Mapping[str, str]) -> bool:
-    """Whether it is worth starting boto3: a variable that it reads, or a file. A machine's own role is not one.
-
-    The service at 169.254.169.254 that gives a role is not asked: nothing answers there on a laptop, and it is slow.
-    """
-    if any(environ.get(name) for name in SIGNS):
-        return True
-    return any(Path(environ.get(name) or file).expanduser().is_file() for name, file in FILES.items())
 
 
 def live_offers(listed: Sequence[Offer], environ: Mapping[str, str], now: datetime) -> tuple[list[Offer], list[str]]:

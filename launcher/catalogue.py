@@ -5,10 +5,9 @@ from __future__ import annotations
 import ast
 import csv
 import json
-import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -41,19 +40,6 @@ class Catalogue:
 
     offers: list[Offer] = field(default_factory=list[Offer])
     notes: list[str] = field(default_factory=list[str])
-
-
-def catalogue_folder(environ: Mapping[str, str]) -> Path | None:
-    """`$LAUNCH_CATALOGS`, or the newest version under SkyPilot's own folder; None where there is neither."""
-    named = environ.get("LAUNCH_CATALOGS")
-    if named:
-        return Path(named).expanduser()
-    versions = [
-        (int(match[1]), path)
-        for path in (Path.home() / ".sky" / "catalogs").glob("v*")
-        if (match := re.fullmatch(r"v(\d+)", path.name))
-    ]
-    return max(versions)[1] if versions else None
 
 
 def read_catalogue(cloud: str, folder: Path | None, now: datetime) -> Catalogue:

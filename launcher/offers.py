@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from artifacts.errors import CredentialProblem
+from jobs.catalogues import catalogue_folder
 from jobs.home import Home
 from jobs.offer import Offer
 from launcher import machine
-from launcher.catalogue import catalogue_folder, read_catalogue
+from launcher.catalogue import read_catalogue
 from launcher.price_check import compare_with_last, plausible
 
 

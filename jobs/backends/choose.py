@@ -40,6 +40,8 @@ def backend_of(
 ) -> Backend:
     if choice.offer.cloud == "local":
         return LocalBackend(home, job.spec)
+    if choice.offer.cloud == "aws":
+        return _on_aws(home, store, write, job, choice, number, clock)
     # What rents is imported where something is rented: SSH and the client of SkyPilot's server.
     from jobs.backends.lambda_cloud import LambdaCloud
     from jobs.backends.rented import RentedMachine
@@ -48,3 +50,30 @@ def backend_of(
     provider = LambdaCloud(_with_the_jobs_key(home, job))
     sky = SkyPilot(home, store.store_id, lambda_key=provider.key)
     return RentedMachine(home, store, write, job, choice, number, clock, provider=provider, sky=sky)
+
+
+def _on_aws(
+    home: Home, store: Store, write: DriverWrites, job: Job, choice: PricedOffer, number: int, clock: Clock
+) -> Backend:
+    from jobs.aws.account import Account
+    from jobs.backends.aws_cloud import AwsCloud
+    from jobs.backends.rented import RentedMachine
+    from jobs.skypilot import SkyPilot
+    from jobs.skypilot.aws_folder import kept_keys
+
+    under_way = any(attempt.state is not State.ENDED for attempt in job.attempts)
+    account = Account(os.environ, kept_keys(home) if under_way else None)
+    provider = AwsCloud(
+        account, str(choice.offer.region), gpu=choice.offer.gpu, needed_disk_gib=choice.option.min_disk_gib
+    )
+    sky = SkyPilot(home, store.store_id, aws=account)
+    return RentedMachine(home, store, write, job, choice, number, clock, provider=provider, sky=sky)
+
+
+def has_credentials(cloud: str, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether there is something here to rent with; that it is accepted, only its provider says."""
+    if cloud == "lambda":
+        return lambda_key(environ) is not None
+    from jobs.aws.account import signs_of_credentials
+
+    return cloud != "aws" or signs_of_credentials(environ)

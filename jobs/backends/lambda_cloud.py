@@ -48,6 +48,9 @@ class LambdaCloud:
     def ensure_ssh_key(self, name: str, public: str) -> str:
         return self._api.ensure_ssh_key(name, public)
 
+    def resources(self) -> Mapping[str, object]:
+        return {}
+
     def create(self, order: Order) -> str:
         try:
             return self._api.launch(

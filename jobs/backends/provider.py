@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,7 +27,10 @@ class Quote:
 
 @dataclass(frozen=True)
 class Order:
-    """One machine to be made. `user_data` is cloud-init's: it arms the deadline before anything else runs."""
+    """One machine to be made. `user_data` is cloud-init's: it arms the deadline before anything else runs.
+
+    `ssh_key_name` is empty where the provider keeps no keys: the key is in the user data then.
+    """
 
     name: str
     instance_type: str
@@ -81,14 +85,24 @@ class Provider(Protocol):
     """SkyPilot's, and that of its offers."""
     cloud: Cloud
     on_host: tuple[str, str]
-    """Address and key with which a machine can end itself; the key lies on it, readable by root alone."""
+    """Address and key with which a machine can end itself; the key lies on it, readable by root alone.
+
+    Both are empty where powering off ends it.
+    """
 
     def quote(self, offer: Offer) -> Quote:
         """Raises OfferFailed where the provider no longer sells it."""
         ...
 
     def ensure_ssh_key(self, name: str, public: str) -> str:
-        """The name under which the provider knows the key; it is added where it is not known."""
+        """The name under which the provider knows the key; it is added where it is not known.
+
+        Empty where the key is to go over in the user data.
+        """
+        ...
+
+    def resources(self) -> Mapping[str, object]:
+        """What the task's `resources` say beside type and region."""
         ...
 
     def create(self, order: Order) -> str:
@@ -96,6 +110,7 @@ class Provider(Protocol):
 
         Raises:
             OfferFailed: refused; there is no machine.
+            CredentialProblem: refused, and so would any other be.
             CreateUncertain: nobody knows.
         """
         ...

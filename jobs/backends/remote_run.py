@@ -148,6 +148,7 @@ class RemoteRun:
             instance_type=offer.instance_type,
             idle_minutes=math.ceil(record.on_host_s / 60),
             envs=envs,
+            resources=self._provider.resources(),
             file_mounts=mounts_of(self._parcel, self._job.id),
         )
 

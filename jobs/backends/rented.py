@@ -10,7 +10,7 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 
-from artifacts.errors import HostKeyChanged, LaunchError, MachineGone, Unreachable
+from artifacts.errors import CredentialProblem, HostKeyChanged, LaunchError, MachineGone, Unreachable
 from artifacts.host import RemoteHost, make_host_key
 from artifacts.shell import Said, Shell
 from jobs.allowance import allowance, left_usd
@@ -161,14 +161,14 @@ class RentedMachine:
                 hold_s=hold * 60 if hold is not None else None,
                 host_key_private=(self._file.folder / "host_key").read_text(),
                 host_key_public=record.host_key,
-                authorized_keys=(),
+                authorized_keys=() if key_name else (public,),
                 job_folder=str(folder_on_host(self._job.id)),
             ),
         )
         self._file.change(create_called_at=self._clock.now())
         try:
             self._file.change(instance_id=self._provider.create(order))
-        except OfferFailed as error:
+        except (OfferFailed, CredentialProblem) as error:
             self._file.change(create_refused=f"{error.what} {error.why}".strip())
             raise
         except CreateUncertain as error:

@@ -12,8 +12,10 @@ from typing import Any
 import click
 import yaml
 
+from jobs.aws.account import Account
 from jobs.home import Home
 from jobs.offer import Offer
+from jobs.skypilot.aws_folder import HOME_FOLDER, AwsFolder
 from jobs.skypilot.folder import Folder
 from jobs.skypilot.problems import RequestLost, SkyPilotFailed
 from jobs.skypilot.rest import VERSION, Rest, Unanswered
@@ -40,12 +42,22 @@ class SkyPilot:
     """
 
     def __init__(
-        self, home: Home, store_id: str, *, lambda_key: str | None = None, catalogues: Path | None = None
+        self,
+        home: Home,
+        store_id: str,
+        *,
+        lambda_key: str | None = None,
+        aws: Account | None = None,
+        catalogues: Path | None = None,
     ) -> None:
-        """`catalogues`: a folder with `lambda/vms.csv` of SkyPilot's form; read, never written."""
+        """`catalogues`: a folder with `lambda/vms.csv` of SkyPilot's form; read, never written. With `aws` it serves
+        machines on AWS, and has a HOME and a server of its own for that."""
         self.user_hash = hashlib.sha256(f"launch {store_id}".encode()).hexdigest()[:8]
         self._lambda_key, self._sources = lambda_key, catalogues
-        self._folder = Folder(home.root / "skypilot", self.user_hash)
+        if aws is None:
+            self._folder = Folder(home.root / "skypilot", self.user_hash)
+        else:
+            self._folder = AwsFolder(home.root / HOME_FOLDER, self.user_hash, aws)
         self._server = Server(self._folder)
 
     @staticmethod
@@ -62,7 +74,7 @@ class SkyPilot:
         return f"sky-key-{self.user_hash}"
 
     def instance_name(self, cluster: str) -> str:
-        """The machine's name at Lambda, as SkyPilot makes it.
+        """The machine's name at the provider, as SkyPilot makes it.
 
         Raises:
             ValueError: SkyPilot would change such a name.
@@ -72,7 +84,7 @@ class SkyPilot:
         return f"{cluster}-{self.user_hash}-head"
 
     def prepare(self, offers: Iterable[Offer] = ()) -> None:
-        """Writes the HOME of the server: the Lambda key, a configuration, the catalogue with these offers in it."""
+        """Writes the HOME of the server: the credentials, a configuration, the catalogue with these offers in it."""
         self._folder.prepare(self._lambda_key, self._sources, offers)
 
     def key_pair(self) -> tuple[Path, str]:

@@ -69,9 +69,9 @@ class Folder:
         with FileLock(self.root / "folder.lock"):
             if lambda_key is not None:
                 # SkyPilot splits the line at " = ", spaces and all.
-                _write(self.lambda_keys, f"api_key = {lambda_key}\n", mode=0o600)
-            _write(self.root / ".sky" / "config.yaml", yaml.safe_dump(CONFIG))
-            _write(self.root / ".sky" / "plugins.yaml", yaml.safe_dump(PLUGINS))
+                write(self.lambda_keys, f"api_key = {lambda_key}\n", mode=0o600)
+            write(self.root / ".sky" / "config.yaml", yaml.safe_dump(CONFIG))
+            write(self.root / ".sky" / "plugins.yaml", yaml.safe_dump(PLUGINS))
             self._catalogues(catalogues, list(offers))
 
     def settings(self) -> str:
@@ -108,13 +108,13 @@ class Folder:
         return place, place.with_suffix(".pub").read_text(encoding="utf-8").strip()
 
     def _catalogues(self, source: Path | None, offers: list[Offer]) -> None:
-        listed = _rows(source / "lambda" / "vms.csv" if source else None)
+        listed = rows_of(source / "lambda" / "vms.csv" if source else None)
         rows = {(row["InstanceType"], row["Region"]): row for row in listed}
         # Rows that another driver has added stay: its server request may still be under way.
-        for row in _rows(self.vms) + [_row(offer) for offer in offers if offer.cloud == "lambda" and offer.region]:
+        for row in rows_of(self.vms) + [_row(offer) for offer in offers if offer.cloud == "lambda" and offer.region]:
             rows.setdefault((row["InstanceType"], row["Region"]), row)
         if rows:
-            _write_table(self.vms, HEADER, list(rows.values()))
+            write_table(self.vms, HEADER, list(rows.values()))
         common = self.root / CATALOGUES / "common"
         for name, header in (("accelerators", ("AcceleratorName", "Clouds")),
                              ("metadata", ("GPU", "MemoryGB", "Manufacturer"))):  # fmt: skip
@@ -127,7 +127,7 @@ class Folder:
             elif not file.exists():
                 # SkyPilot would fetch it, without a time-out. It asks there for spellings and sizes only.
                 gpus = sorted({row["AcceleratorName"] for row in rows.values() if row["AcceleratorName"]})
-                _write_table(file, header, [{header[0]: gpu, "Clouds": "Lambda"} for gpu in gpus])
+                write_table(file, header, [{header[0]: gpu, "Clouds": "Lambda"} for gpu in gpus])
 
 
 def _keygen(file: Path) -> None:
@@ -142,7 +142,7 @@ def _keygen(file: Path) -> None:
         ) from error
 
 
-def _write(file: Path, text: str, mode: int = 0o644) -> None:
+def write(file: Path, text: str, mode: int = 0o644) -> None:
     """Writes beside, then renames in: a server may read the file at any moment."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     beside = file.with_name(f".{file.name}.new")
@@ -152,31 +152,38 @@ def _write(file: Path, text: str, mode: int = 0o644) -> None:
     beside.replace(file)
 
 
-def _write_table(file: Path, header: tuple[str, ...], rows: list[dict[str, str]]) -> None:
+def write_table(file: Path, header: tuple[str, ...], rows: list[dict[str, str]]) -> None:
     text = io.StringIO()
     table = csv.DictWriter(text, header, restval="", extrasaction="ignore", lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
-    _write(file, text.getvalue())
+    write(file, text.getvalue())
 
 
-def _rows(file: Path | None) -> list[dict[str, str]]:
-    """Rows of a catalogue of Lambda; none where there is no file with SkyPilot's columns."""
+def rows_of(file: Path | None, header: tuple[str, ...] = HEADER) -> list[dict[str, str]]:
+    """Rows of a catalogue, in these columns; none where there is no file with SkyPilot's."""
     if file is None or not file.is_file():
         return []
     with file.open(newline="", encoding="utf-8-sig") as stream:
         table = csv.DictReader(stream)
         if not {"InstanceType", "Region"} <= set(table.fieldnames or ()):
             return []
-        return [{key: value or "" for key, value in row.items() if key in HEADER} for row in table]
+        return [{key: value or "" for key, value in row.items() if key in header} for row in table]
 
 
-def _row(offer: Offer) -> dict[str, str]:
+def gpu_info(offer: Offer) -> str:
+    """As SkyPilot's catalogues say it: a Python literal."""
+    if not offer.gpu:
+        return ""
     gpu_mib = round(offer.vram_gib * 1024)
     info = {
         "Gpus": [{"Name": offer.gpu, "Count": offer.gpus, "MemoryInfo": {"SizeInMiB": gpu_mib}}],
         "TotalGpuMemoryInMiB": gpu_mib * offer.gpus,
     }
+    return repr(info)
+
+
+def _row(offer: Offer) -> dict[str, str]:
     return {
         "InstanceType": offer.instance_type,
         "AcceleratorName": offer.gpu or "",
@@ -185,6 +192,6 @@ def _row(offer: Offer) -> dict[str, str]:
         "MemoryGiB": str(offer.ram_gib or ""),
         "Price": str(offer.price_per_hour),
         "Region": offer.region or "",
-        "GpuInfo": repr(info) if offer.gpu else "",
+        "GpuInfo": gpu_info(offer),
         "SpotPrice": "",
     }

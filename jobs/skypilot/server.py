@@ -39,6 +39,7 @@ arguments, does not end ours."""
 # What the server may know of this process's environment; all else, credentials above all, stays here.
 _PASSED = {
     "PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "USER", "LOGNAME", "PYTHONPATH", "LAUNCH_LAMBDA_URL",
+    "AWS_ENDPOINT_URL", "AWS_CA_BUNDLE",
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
     "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy",
 }  # fmt: skip
@@ -61,6 +62,8 @@ class Server:
         if packages != sysconfig.get_path("purelib"):
             passed["PYTHONPATH"] = os.pathsep.join(filter(None, (packages, passed.get("PYTHONPATH"))))
         return passed | {
+            # Where pip has put `aws`, which SkyPilot calls.
+            "PATH": os.pathsep.join(filter(None, (sysconfig.get_path("scripts"), passed.get("PATH")))),
             "HOME": str(self._folder.root),
             MARK: str(self._folder.root),
             "IS_SKYPILOT_SERVER": "true",

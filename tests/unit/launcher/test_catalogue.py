@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from jobs.catalogues import catalogue_folder
 from jobs.offer import Offer
-from launcher.catalogue import catalogue_folder, read_catalogue
+from launcher.catalogue import read_catalogue
 from launcher.price_check import compare_with_last, plausible
 from tests.catalogues import files
 
