@@ -141,7 +141,8 @@ def asking(region: str, service: str = "ec2", *, signing_in: bool = False) -> Ge
     exceptions: Any = botocore("exceptions")
     # The others: an answer, a file or a variable that is not what it should be.
     odd = (KeyError, TypeError, ValueError, AttributeError, OSError, EOFError) if signing_in else ()
-    kinds = cast("tuple[type[Exception], ...]", (exceptions.BotoCoreError, exceptions.ClientError, *odd))
+    no_answer = botocore("parsers").ResponseParserError  # a page of some proxy, and none of boto3's own errors
+    kinds = cast("tuple[type[Exception], ...]", (exceptions.BotoCoreError, exceptions.ClientError, no_answer, *odd))
     try:
         yield
     except kinds as error:

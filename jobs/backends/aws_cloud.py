@@ -73,6 +73,28 @@ class AwsCloud:
         if too_small:
             raise OfferFailed(too_small)
 
+    def rehearse(self, offer: Offer) -> None:
+        """All that a create call needs, and the call itself as a question whether it is allowed. Nothing is made.
+
+        Raises:
+            CredentialProblem: AWS does not accept the credentials, or their user may not do it.
+            OfferFailed, AwsProblem: no machine of this offer can be had.
+        """
+        self.account.identity(self.region)
+        self.quote(offer)
+        _, subnets = network.default_subnets(self.account, self.region)
+        asked = Order("launch-rehearsal-head", offer.instance_type, self.region, "", "#cloud-config")
+        zone, subnet = next(iter(subnets.items()))
+        whole = request(asked, self._its_image(), self._disk_gib(), zone, subnet, group="")
+        del whole["NetworkInterfaces"], whole["ClientToken"]
+        client = self.account.client("ec2", self.region)
+        try:
+            with asking(self.region):
+                client.run_instances(DryRun=True, SubnetId=subnet, **whole)
+        except AwsProblem as problem:
+            if problem.code != "DryRunOperation":
+                raise
+
     def _price(self, offer: Offer) -> float:
         try:
             usd = price.on_demand(self.account, offer.instance_type, self.region)
@@ -193,7 +215,8 @@ class AwsCloud:
         source = network.my_network(self.account.environ)
         if source == network.EVERYWHERE:  # not known now: what it was is no wider
             return
-        groups = {str(group["GroupId"]) for one in found for group in one.get("SecurityGroups", [])}
+        cards = [card for one in found for card in one.get("NetworkInterfaces", [])]
+        groups = {str(group["GroupId"]) for card in cards for group in card.get("Groups", [])}
         for group in sorted(groups):
             try:
                 network.let_in_again(self.account, group, source, self.region)

@@ -21,6 +21,7 @@ from jobs.lock import FileLock
 from jobs.offer import Offer
 from jobs.skypilot.folder import CATALOGUES, Folder, gpu_info, rows_of, write, write_table
 
+STS_REGION = "us-east-1"
 HOME_FOLDER = "skypilot-aws"
 CONFIG = {"allowed_clouds": ["aws"], "aws": {"remote_identity": "NO_UPLOAD"}}
 PLUGINS = {"plugins": [{"class": "jobs.skypilot.aws_plugin.AwsPlugin"}]}
@@ -55,11 +56,13 @@ class AwsFolder(Folder):
         """
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.root.chmod(0o700)
-        keys, identity = self.account.keys(), self.account.identity()
+        keys, identity = self.account.keys(), self.account.identity(STS_REGION)
         lines = ["[default]", f"aws_access_key_id = {keys.access}", f"aws_secret_access_key = {keys.secret}"]
         lines += [f"aws_session_token = {keys.token}"] if keys.token else []
         with FileLock(self.root / "folder.lock"):
             write(self.credentials, "\n".join([*lines, ""]), mode=0o600)
+            # STS is asked there; of machines each request names its own.
+            write(self.root / ".aws" / "config", f"[default]\nregion = {STS_REGION}\n")
             write(self.root / ".sky" / "config.yaml", yaml.safe_dump(CONFIG))
             write(self.root / ".sky" / "plugins.yaml", yaml.safe_dump(PLUGINS))
             self._write_catalogue(identity.user_id, [offer for offer in offers if offer.cloud == "aws"])

@@ -79,10 +79,10 @@ def trainer_packages() -> Path | None:
 
 @dataclass(frozen=True)
 class Engine:
-    """A container engine that a machine's image has: its programs over that of rootfs.py, and images to begin with."""
+    """What a machine's image has over that of rootfs.py, a container engine above all; and images to begin with."""
 
     layer: Path
-    store: Path
+    store: Path | None = None
 
 
 class NamespaceMachine:
@@ -273,7 +273,7 @@ class NamespaceMachine:
         """With the lock held."""
         self._up.clear()
         trainer = trainer_packages()
-        engine = [str(self._engine.layer), str(self._engine.store)] if self._engine else ["", ""]
+        engine = [str(self._engine.layer), str(self._engine.store or "")] if self._engine else ["", ""]
         shell = ["sh", "-c", BOOT, "sh", str(self.folder), str(self._image), str(trainer or ""), *engine]
         spaces = ["unshare", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "--"]
         with (self.folder / "console.log").open("ab") as console:

@@ -350,3 +350,25 @@ def test_arming_fixes_the_deadline_before_it_returns_and_leaves_a_guard_that_is_
                 with contextlib.suppress(ProcessLookupError):  # its shell was the one that it ended with
                     os.kill(pid, signal.SIGKILL)
     assert copies(machine) == []
+
+
+# ---- where powering off ends the machine ----
+
+
+def test_without_a_key_time_up_is_the_power_off(tmp_path: Path) -> None:
+    programs, said = tmp_path / "bin", tmp_path / "asked"
+    programs.mkdir()
+    (programs / "systemctl").write_text(f'#!/bin/sh\necho "$@" >> {said}\n')
+    (programs / "systemctl").chmod(0o755)
+    machine = Machine(tmp_path / "machine")
+    machine.root.mkdir()
+    machine.configure("", allowed_s=0.3)
+    # This one directory is the whole PATH: nothing else can be asked to power anything off.
+    guard_process = subprocess.Popen(machine.command("run"), env={"PATH": str(programs)})
+    machine.running.append(guard_process)
+    try:
+        until(lambda: said.exists() and len(said.read_text().splitlines()) > 1, "two calls", seconds=30)
+    finally:
+        machine.kill()
+    assert said.read_text().splitlines()[:2] == ["poweroff --force", "poweroff --force --force"]
+    assert "asked for the power to go off" in machine.log.read_text()
