@@ -8,10 +8,23 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from jobs.job import Job, State
-from jobs.lambda_models import Instance
 
 _NAME = re.compile(r"launch-([a-z0-9]{6})-([a-z]+-[0-9]+)-([0-9]+)-[0-9a-f]{8}-head")
 """`launch-STORE-JOB-ATTEMPT`, and what SkyPilot puts behind it."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One that costs money, or may again, as its provider lists it."""
+
+    cloud: str
+    id: str
+    name: str
+    status: str
+    instance_type: str
+    region: str
+    price_per_hour: float | None = None
+    """USD; None where the provider's list does not say."""
 
 
 class Claim(StrEnum):
@@ -24,21 +37,21 @@ class Claim(StrEnum):
 
 @dataclass(frozen=True)
 class Claimed:
-    instance: Instance
+    instance: Machine
     claim: Claim
     why: str
     job: str | None = None
 
 
-def claimed(instances: Iterable[Instance], store_id: str, jobs: Iterable[Job]) -> list[Claimed]:
+def claimed(instances: Iterable[Machine], store_id: str, jobs: Iterable[Job]) -> list[Claimed]:
     """What is still there, by whose it is. The jobs must have been read after the list of machines: a job is recorded
     before its machine is made, so that none is taken for a machine without a job."""
     known = {job.id: job for job in jobs}
-    return [_claim(instance, store_id, known) for instance in instances if instance.costs]
+    return [_claim(instance, store_id, known) for instance in instances]
 
 
-def _claim(instance: Instance, store_id: str, known: dict[str, Job]) -> Claimed:
-    match = _NAME.fullmatch(instance.name or "")
+def _claim(instance: Machine, store_id: str, known: dict[str, Job]) -> Claimed:
+    match = _NAME.fullmatch(instance.name)
     if match is None:
         return Claimed(instance, Claim.STRANGER, "not made by launch")
     store, job_id, attempt = match.group(1), match.group(2), int(match.group(3))

@@ -23,21 +23,22 @@ def reap_command(dry_run: bool, yes: bool, as_json: bool) -> int:
 
     from artifacts.errors import CredentialProblem, Declined, LaunchError
     from jobs import unended
+    from jobs.accounts import accounts_here, look
     from jobs.home import Home
-    from jobs.lambda_api import LambdaApi
-    from jobs.lambda_key import lambda_key, new_key
+    from jobs.lambda_key import new_key
     from jobs.reap import Claim, claimed
     from jobs.store import Store
     from launcher.console import ask, print_document, say
 
-    key = lambda_key(os.environ)
-    if key is None:
-        raise CredentialProblem("There is no key of Lambda here, so no machine can be seen.", next_step=new_key())
-    api = LambdaApi(key, os.environ)
+    accounts = accounts_here(os.environ)
+    if not accounts:
+        raise CredentialProblem(
+            "There is no key of Lambda here, and no credentials of AWS: no machine can be seen.",
+            next_step=f"{new_key()}; for AWS: aws configure",
+        )
     home = Home.from_environment(os.environ)
     store = Store.open(home)
-    instances = api.instances()  # before the jobs: see `claimed`
-    machines = claimed(instances, store.store_id, store.jobs())
+    machines = claimed(look(accounts, say), store.store_id, store.jobs())  # before the jobs: see `claimed`
     over = [machine for machine in machines if machine.claim is Claim.OVER]
     for machine in machines:
         (say if as_json else print)(_line(machine))
@@ -49,7 +50,8 @@ def reap_command(dry_run: bool, yes: bool, as_json: bool) -> int:
             f"End {_count(len(over))} of this store that no live job owns? What is on them is lost."
         ):
             raise Declined("Nothing was ended.")
-        left = {instance.id for instance in api.end([machine.instance.id for machine in over])}
+        for account in accounts:
+            left |= account.end([one.instance.id for one in over if one.instance.cloud == account.cloud])
         for machine in over:
             if machine.job and machine.instance.id not in left:
                 store.clear_attention(machine.job, "teardown_unconfirmed")
@@ -62,32 +64,31 @@ def reap_command(dry_run: bool, yes: bool, as_json: bool) -> int:
         raise LaunchError(
             f"{_count(len(left))} of {len(over)} are still listed: {', '.join(sorted(left))}",
             costing="They may go on costing money.",
-            next_step="launch reap again in a minute, or https://cloud.lambda.ai/instances",
+            next_step=f"launch reap again in a minute, or {', '.join(account.console for account in accounts)}",
         )
     return 0
 
 
 def _line(machine: Claimed) -> str:
-    instance = machine.instance
-    cents = instance.instance_type.price_cents_per_hour
-    price = "" if cents is None else f", ${cents / 100:.2f}/h"
-    what = f"{instance.name or instance.id}  {instance.status}, {instance.instance_type.name} in {instance.region.name}"
+    one = machine.instance
+    price = "" if one.price_per_hour is None else f", ${one.price_per_hour:.2f}/h"
+    what = f"{one.name or one.id}  {one.status}, {one.instance_type} in {one.region}"
     return f"{machine.claim.value:<8}  {what}{price}: {machine.why}"
 
 
 def _row(machine: Claimed, ended: set[str]) -> dict[str, object]:
-    instance = machine.instance
+    one = machine.instance
     return {
-        "cloud": "lambda",
-        "instance_id": instance.id,
-        "name": instance.name,
-        "status": instance.status,
-        "instance_type": instance.instance_type.name,
-        "region": instance.region.name,
+        "cloud": one.cloud,
+        "instance_id": one.id,
+        "name": one.name or None,
+        "status": one.status,
+        "instance_type": one.instance_type,
+        "region": one.region,
         "job": machine.job,
         "claim": machine.claim.value,
         "why": machine.why,
-        "ended": instance.id in ended,
+        "ended": one.id in ended,
     }
 
 
