@@ -35,7 +35,7 @@ class Finding(BaseModel):
 
 
 def checkup(environ: Mapping[str, str], settings: Settings) -> list[Finding]:
-    found = [_program(), *_state(environ), _disk(), _gpu(), _clock(), _skypilot(), _lambda(environ)]
+    found = [_program(), *_state(environ), _disk(), _gpu(), _clock(), _skypilot(), _lambda(environ), _aws(environ)]
     try:
         home = Home.from_environment(environ)
     except LaunchError:
@@ -140,6 +140,13 @@ def _lambda(environ: Mapping[str, str]) -> Finding:
         found=f"the key is accepted; {number} machine{'' if number == 1 else 's'} on the account"
         + (" (launch reap --dry-run lists them)" if number else ""),
     )
+
+
+def _aws(environ: Mapping[str, str]) -> Finding:
+    from launcher.aws_checkup import look
+
+    level, found, remedy = look(environ)
+    return Finding(name="AWS", level=level, found=found, remedy=remedy)
 
 
 def _trainer(home: Home, settings: Settings) -> Finding:
