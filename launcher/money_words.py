@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 from collections.abc import Mapping
 
 from artifacts.errors import CredentialProblem, NothingFits, UsageProblem
 from jobs.clouds import CLOUDS
-from jobs.offer import Plan
+from jobs.offer import Plan, PricedOffer
 from jobs.price import BACKENDS
 from launcher.catalogue import fetch
 from launcher.console import duration, money
@@ -53,11 +54,23 @@ def before_renting(plan: Plan, settings: Settings) -> list[str]:
     return [
         f"Expected to cost {money(choice.cost_expected)}; {money(choice.cost_worst)} at most: the machine ends itself.",
         f"If this computer goes away, the results wait on the machine until {until}, then it ends.",
+        *LIES_THERE[choice.offer.cloud],
+    ]
+
+
+LIES_THERE = {
+    "lambda": (
         (
             "On it will lie: your model and pairs, and your Lambda API key (a copy for root, with which it ends "
             "itself, and SkyPilot's, which its user can read; neither is in the trainer's container)."
         ),
-    ]
+    ),
+    "aws": (
+        "On it will lie: your model and pairs, and no credential of AWS: it ends itself by powering off.",
+        "AWS charges its disk and address beside it (about 2 cents an hour), and they are within the budget.",
+    ),
+}
+"""By cloud."""
 
 
 def check_can_start(plan: Plan, settings: Settings, environ: Mapping[str, str]) -> None:
@@ -76,16 +89,32 @@ def check_can_start(plan: Plan, settings: Settings, environ: Mapping[str, str]) 
 
             find_image(choice.option.device, choice.offer.gpu, settings.image)
         return
+    _check_credentials(choice, environ)
+    on_aws = choice.offer.cloud == "aws"
+    missing = [name for name in ("skypilot", "fabric", *(("boto3", "awscli") if on_aws else ())) if not _has(name)]
+    if missing:
+        extras = "cloud,aws" if on_aws else "cloud"
+        raise UsageProblem(
+            f"Renting needs {' and '.join(missing)}, which this installation lacks.",
+            next_step=f"pipx install '.[{extras}]' (or: pip install 'dpo-launch[{extras}]')",
+        )
+
+
+def _check_credentials(choice: PricedOffer, environ: Mapping[str, str]) -> None:
+    if choice.offer.cloud == "aws":
+        from jobs.aws.account import Account
+        from jobs.backends import OfferFailed
+        from jobs.backends.aws_cloud import AwsCloud
+
+        offer = choice.offer
+        cloud = AwsCloud(Account(environ), str(offer.region), gpu=offer.gpu, needed_disk_gib=choice.option.min_disk_gib)
+        with contextlib.suppress(OfferFailed):  # another offer of the plan may be had: the driver asks for each
+            cloud.rehearse(offer)
+        return
     from jobs.lambda_key import lambda_key, new_key
 
     if lambda_key(environ) is None:
         raise CredentialProblem("There is no key of Lambda here, so nothing can be rented.", next_step=new_key())
-    missing = [name for name in ("skypilot", "fabric") if not _has(name)]
-    if missing:
-        raise UsageProblem(
-            f"Renting needs {' and '.join(missing)}, which this installation lacks.",
-            next_step="pipx install '.[cloud]' (or: pip install 'dpo-launch[cloud]')",
-        )
 
 
 def _has(distribution: str) -> bool:

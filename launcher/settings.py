@@ -95,7 +95,7 @@ class Settings(BaseModel):
         "USD", "The most that all of it may cost. Without it, nothing is ever bought."
     )
     cloud: Annotated[Literal["local", "any", "lambda", "aws"], BeforeValidator(_cloud)] | None = flag(
-        "NAME", "Where to run: local, lambda, any (aws cannot be rented yet)."
+        "NAME", "Where to run: local, lambda, aws, or any of them."
     )
     gpu: str | None = flag("NAME", "Only machines with this GPU.", min_length=1)
     instance_type: str | None = flag("NAME", "Only this instance type.", min_length=1)
