@@ -156,16 +156,23 @@ def _narrowed(offers: tuple[Offer, ...], settings: Settings) -> tuple[Offer, ...
             raise UsageProblem(
                 f"--{name.replace('_', '-')}: there is no {value} among the machines of this plan."
                 + ("" if retired else nearest(value, known)),
-                why=retired or "",
+                why=_why_gone(retired, offers),
                 next_step="launch plan dpo --all shows every machine.",
             )
     if offers and not left:
         raise UsageProblem(
             f"--gpu: no machine of this plan has a {settings.gpu}.",
-            why=(gpus.retired_with(card) if card else None) or "",
+            why=_why_gone(gpus.retired_with(card) if card else None, offers),
             next_step="launch plan dpo --all shows every one.",
         )
     return left
+
+
+def _why_gone(retired: str | None, offers: tuple[Offer, ...]) -> str:
+    from launcher.retired import in_its_place
+
+    instead = in_its_place(offers) if retired else ""
+    return f"{retired} In this catalogue: {instead}." if instead else retired or ""
 
 
 def environment_device(request: Request, home: Home) -> Literal["cuda", "cpu"]:

@@ -39,6 +39,7 @@ def plan_dpo(everything: bool, as_json: bool, yes: bool, **flags: Any) -> int:
     from launcher.rates import known_rates, stated_rates
     from launcher.remedies import remedies
     from launcher.request import Market, environment_device, find_offers
+    from launcher.retired import p3_is_gone
 
     settings = load_settings(flags)
     home = Home.from_environment(os.environ)
@@ -64,6 +65,8 @@ def plan_dpo(everything: bool, as_json: bool, yes: bool, **flags: Any) -> int:
         print("No hours here yet: `launch plan dpo --yes` makes the trainer's environment and measures this machine.")
     print()
     lines = plan_view.table(plan, everything=everything)
+    gone = p3_is_gone(offers) if settings.cloud in ("aws", "any") else None
+    lines += plan_view.wrapped([gone]) if gone else []
     lines += plan_view.upload(plan, load_of(request.requirement).up_bytes, settings.upload_mbit_s)
     print("\n".join(lines))
     if plan.chosen is None:

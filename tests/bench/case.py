@@ -46,7 +46,7 @@ def main() -> None:
         }  # fmt: skip
         for words in (
             "estimate --model Mistral-7B/config.json --train pairs.jsonl --max-length 512 --epochs 2 -o need.json",
-            "plan dpo --requirements need.json --budget 5",
+            "plan dpo --requirements need.json --budget 5 --cloud any",
             "plan dpo --requirements need.json",
         ):
             print(f"\n$ launch {words}", flush=True)
