@@ -34,8 +34,8 @@ test: .venv/installed-dev .venv-train/tests
 	LAUNCH_TEST_TRAIN_PYTHON="$(CURDIR)/$(TRAIN)" $(VENV)/python -m pytest -n auto --dist loadfile
 	PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)" HF_HUB_OFFLINE=1 $(TRAIN) -m pytest -n auto --dist loadfile tests/train
 
-# The fake clouds, Lambda and AWS: instances as namespaces with real sshd and cloud-init, real SkyPilot. `test` does not collect it: it
-# needs root, and minutes. What is missing is installed from Debian; the machine image is made once (see rootfs.py).
+# The fake clouds, Lambda and AWS: instances as namespaces with real sshd and cloud-init, real SkyPilot. `test` does not
+# collect them: they need root, and minutes. What is missing is installed from Debian; the machine image is made once (see rootfs.py).
 CLOUD_TESTS := tests/acceptance/lambda_cloud tests/acceptance/aws_cloud
 CLOUD_PROGRAMS := debootstrap:debootstrap ip:iproute2 sshd:openssh-server ssh:openssh-client rsync:rsync podman:podman \
 	runc:runc

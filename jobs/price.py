@@ -91,7 +91,7 @@ def price(
     why_not += _limits(option, hours, cost, worst, budget_usd, within_hours, known=not why_not)
     if in_part and steps == 0 and not why_not:
         why_not.append(WhyNot(code="budget", need="time for one step", have="none beside boot, sync and pull"))
-    return PricedOffer(
+    return PricedOffer.model_construct(
         offer=offer,
         option=option,
         steps=steps,
@@ -236,12 +236,11 @@ def _range(hours: float, rate: Rate) -> Span:
 
 
 def _phase(name: str, span: Span, usd_per_hour: float) -> Phase:
-    return Phase.model_validate(
-        {
-            "name": name,
-            "hours_low": span.low,
-            "hours_expected": span.expected,
-            "hours_high": span.high,
-            "cost_expected": span.expected * usd_per_hour,
-        }
+    """Not validated: a catalogue's machines that fit have tens of thousands of phases."""
+    return Phase.model_construct(
+        name=name,
+        hours_low=span.low,
+        hours_expected=span.expected,
+        hours_high=span.high,
+        cost_expected=span.expected * usd_per_hour,
     )

@@ -76,6 +76,7 @@ def plan(
     upload_bytes_per_s: float = Load.upload_bytes_per_s,
     backends: frozenset[str] = BACKENDS,
     choice_alone: bool = False,
+    needed: bool = True,
 ) -> Plan:
     """Pair every option with every offer, price each pair, rank them, and choose.
 
@@ -83,7 +84,7 @@ def plan(
     runs a part of it, and time is no reason against either. With one, chosen is the cheapest expected cost of what
     fits; ties go to the sooner. A part is as many steps as money and time let through, and there the most steps win.
     The result does not depend on the order of `offers`. With `choice_alone` it is the same but for `offers`: dearer
-    regions, and what cannot be rented, are not priced.
+    regions, and what cannot be rented, are not priced. Without `needed` it does not say what budget the job would need.
     """
     free = budget_usd is None
     load = load_of(requirement, upload_bytes_per_s=upload_bytes_per_s, test_pairs=test_pairs)
@@ -115,7 +116,9 @@ def plan(
     return Plan(
         requirement=requirement.workload.model.architecture or "model",
         budget_usd=budget_usd,
-        budget_needed_usd=budget_needed(
+        budget_needed_usd=None
+        if not needed
+        else budget_needed(
             requirement.options,
             offers,
             load if max_steps is None else replace(load, steps=max_steps),

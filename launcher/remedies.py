@@ -54,7 +54,7 @@ def _found(flags: Mapping[str, Any], market: Market, first: Plan) -> Iterator[Re
 
 def _tried(market: Market, **changes: Any) -> Remedy | None:
     """These changes, where a plan with them fits."""
-    plan = market.plan(choice_alone=True, **changes)
+    plan = market.plan(choice_alone=True, needed=False, **changes)
     choice = plan.choice
     if choice is None:
         return None
@@ -82,7 +82,7 @@ def _parts(market: Market) -> Iterator[Remedy | None]:
     A tenth of an epoch is sensible, and more steps than this machine does in the time at no cost.
     """
     budget = market.request.settings.budget
-    part = market.plan(choice_alone=True, partial=True)
+    part = market.plan(choice_alone=True, needed=False, partial=True)
     if not market.request.settings.partial:
         yield _tried(market, partial=True)
     if part.choice is not None and part.choice.offer.price_per_hour > 0:

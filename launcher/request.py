@@ -63,10 +63,11 @@ class Market:
     rates: Sequence[Rate]
     backends: frozenset[str] = BACKENDS
 
-    def plan(self, *, choice_alone: bool = False, **changes: Any) -> Plan:
+    def plan(self, *, choice_alone: bool = False, needed: bool = True, **changes: Any) -> Plan:
         """The plan, or what it would be with other settings (`budget`, `partial`, `epochs`, `cloud`, `within`).
 
-        `choice_alone` is for a question that the choice answers: of a whole catalogue, little is priced then.
+        `choice_alone` is for a question that the choice answers: of a whole catalogue, little is priced then, and less
+        where the budget that the job would need is not (`needed`).
         """
         asked, requirement = self.request.settings, self.request.requirement
         settings = asked.model_copy(update=changes)
@@ -90,6 +91,7 @@ class Market:
             upload_bytes_per_s=settings.upload_mbit_s * 1e6 / 8,
             backends=self.backends,
             choice_alone=choice_alone,
+            needed=needed,
         )
 
     def budget_for_part(self, *, at_least: int) -> float | None:

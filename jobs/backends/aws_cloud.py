@@ -78,7 +78,8 @@ class AwsCloud:
 
         Raises:
             CredentialProblem: AWS does not accept the credentials, or their user may not do it.
-            OfferFailed, AwsProblem: no machine of this offer can be had.
+            OfferFailed: no machine of this offer can be had, as far as is seen before.
+            AwsProblem: AWS does not answer.
         """
         self.account.identity(self.region)
         self.quote(offer)
@@ -93,7 +94,7 @@ class AwsCloud:
                 client.run_instances(DryRun=True, SubnetId=subnet, **whole)
         except AwsProblem as problem:
             if problem.code != "DryRunOperation":
-                raise
+                raise OfferFailed(problem.what, why=problem.why) from problem
 
     def _price(self, offer: Offer) -> float:
         try:

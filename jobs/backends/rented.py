@@ -341,12 +341,13 @@ class RentedMachine:
     # ---- the end ----
 
     def billed(self) -> tuple[datetime, datetime] | None:
-        """Nothing was charged where no machine was ever seen active."""
+        """Nothing was charged where no machine was ever seen active; for one that was, at least the minimum."""
         record, now = self._file.read(), self._clock.now()
         if record is None or record.active_at is None:
             at = (record.create_called_at if record else None) or now
             return at, at
-        return record.active_at, record.gone_at or now
+        least = record.active_at + timedelta(seconds=self._provider.cloud.minimum_s)
+        return record.active_at, max(record.gone_at or now, least)
 
     def destroy(self) -> None:
         """Ends what has the attempt's name, and looks until the list agrees."""

@@ -318,10 +318,12 @@ class FakeAws:
         for region in REGIONS:
             for one in _all(region):
                 reading = self._readings.get(one.id)
-                if one.state == "terminated" and reading is not None and reading.ended_at is None:
+                if one.state != "terminated" or reading is None:
+                    continue
+                for card in one.nics.values():
+                    card.delete_on_termination = False  # moto takes a second terminate for one of that card
+                if reading.ended_at is None:
                     self._set(one.id, ended_at=time.time())
-                    for card in one.nics.values():
-                        card.delete_on_termination = False  # moto takes a second terminate for one of that card
 
     def _end_machines(self) -> None:
         with self._lock:
