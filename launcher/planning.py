@@ -9,7 +9,7 @@ from itertools import groupby
 
 from jobs import gpus
 from jobs.offer import Chosen, Offer, Plan, PricedOffer, Rate
-from jobs.price import BACKENDS, VAL_PAIRS, VALIDATIONS, Load, can_be_had, precision_on, price
+from jobs.price import BACKENDS, VAL_PAIRS, VALIDATIONS, Load, can_be_had, hardware_gaps, precision_on, price
 from train.requirement import Model, Option, Requirement
 
 PARTIAL_SHARE = 0.1
@@ -84,7 +84,7 @@ def plan(
     runs a part of it, and time is no reason against either. With one, chosen is the cheapest expected cost of what
     fits; ties go to the sooner. A part is as many steps as money and time let through, and there the most steps win.
     The result does not depend on the order of `offers`. With `choice_alone` it is the same but for `offers`: dearer
-    regions, and what cannot be rented, are not priced. Without `needed` it does not say what budget the job would need.
+    regions, and what cannot be rented or do it, are not priced. Without `needed` no `budget_needed_usd` is looked for.
     """
     free = budget_usd is None
     load = load_of(requirement, upload_bytes_per_s=upload_bytes_per_s, test_pairs=test_pairs)
@@ -109,7 +109,15 @@ def plan(
     wanted = [offer for offer in offers if (_is_free(offer) if free else cloud in (None, "any", offer.cloud))]
     if choice_alone:
         wanted = [offer for offer in wanted if can_be_had(offer, backends)]
-    ways = _every_way(requirement.options, wanted, priced, every_region=not choice_alone)
+        batch, here = load.batch_size, load.weights_here_bytes
+        pairs = [
+            (option, offer)
+            for option, offer in _cheapest_of_each_kind(requirement.options, wanted)
+            if not hardware_gaps(option, offer, batch, backends, weights_here_bytes=here)
+        ]
+        ways = (priced(option, offer) for option, offer in pairs)
+    else:
+        ways = _every_way(requirement.options, wanted, priced)
     ranked = sorted(ways, key=_ranking(partial and not free))
     best = ranked[0] if ranked and ranked[0].fits else None
     steps = best.steps if best else max_steps or (steps_in_part(requirement) if partial else load.steps)
@@ -152,12 +160,12 @@ def budget_needed(
     """
     paid = [offer for offer in offers if offer.price_per_hour > 0 and cloud in (None, "any", offer.cloud)]
     for clouds in (backends, frozenset(offer.cloud for offer in paid) - backends):
-        ways = _every_way(
-            options,
-            [offer for offer in paid if can_be_had(offer, clouds)],
-            lambda o, f, clouds=clouds: price(o, f, load, rate=rate_for(o, f, rates), backends=clouds),
-            every_region=False,
-        )
+        there = [offer for offer in paid if can_be_had(offer, clouds)]
+        ways = [
+            price(option, offer, load, rate=rate_for(option, offer, rates), backends=clouds)
+            for option, offer in _cheapest_of_each_kind(options, there)
+            if not hardware_gaps(option, offer, load.batch_size, clouds, weights_here_bytes=load.weights_here_bytes)
+        ]
         costs = [
             ((one.hours_expected or 0.0) > within_hours, one.cost_expected)
             for one in ways
@@ -172,23 +180,42 @@ def _every_way(
     options: Sequence[Option],
     offers: Iterable[Offer],
     priced: Callable[[Option, Offer], PricedOffer],
-    *,
-    every_region: bool = True,
 ) -> Iterator[PricedOffer]:
-    """Each option on each kind of machine, in its cheapest region; in `every_region` where it fits there.
+    """Each option on each kind of machine, in its cheapest region; what is best there, in every other.
 
     Regions of one kind differ in price alone, so that where the cheapest does not fit no other does, and none is
     better. A catalogue has tens of thousands of rows, and a plan is made while a person waits.
     """
-    for _, same in groupby(sorted(offers, key=lambda o: (*_kind(o), o.price_per_hour, o.region or "")), key=_kind):
+    for _, same in groupby(sorted(offers, key=lambda o: (*_kind(o), *_dearness(o))), key=_kind):
         cheapest, *dearer = same
+        firsts = [priced(option, cheapest) for option in options if _meant_for(option, cheapest)]
+        yield from firsts
+        best = min((one for one in firsts if one.fits), key=_worth, default=None)
+        if best is not None:
+            yield from (priced(best.option, offer) for offer in dearer)
+
+
+def _worth(one: PricedOffer) -> tuple[float, ...]:
+    cost, hours = (math.inf if each is None else each for each in (one.cost_expected, one.hours_expected))
+    return -one.steps, cost, hours
+
+
+def _cheapest_of_each_kind(options: Sequence[Option], offers: Iterable[Offer]) -> Iterator[tuple[Option, Offer]]:
+    """Each option beside each kind of machine, in its cheapest region."""
+    cheapest: dict[tuple[object, ...], Offer] = {}
+    for offer in offers:
+        kind = _kind(offer)
+        known = cheapest.get(kind)
+        if known is None or _dearness(offer) < _dearness(known):
+            cheapest[kind] = offer
+    for offer in cheapest.values():
         for option in options:
-            if not _meant_for(option, cheapest):
-                continue
-            first = priced(option, cheapest)
-            yield first
-            if first.fits and every_region:
-                yield from (priced(option, offer) for offer in dearer)
+            if _meant_for(option, offer):
+                yield option, offer
+
+
+def _dearness(offer: Offer) -> tuple[float, str]:
+    return offer.price_per_hour, offer.region or ""
 
 
 def _meant_for(option: Option, offer: Offer) -> bool:
