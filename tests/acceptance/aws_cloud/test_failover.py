@@ -127,7 +127,7 @@ def test_a_machine_that_somebody_ends_in_training_is_said_and_what_is_at_home_is
         job.close()
     said = program.job("dpo-1")
     assert "is gone, and nobody here has ended it" in said["error"]
-    assert (Path(said["results"]) / "adapter" / "adapter_model.safetensors").is_file()
+    assert (Path(said["results"]) / "checkpoint" / "adapter_model.safetensors").is_file()
     (row,) = program.document("cost")["rows"]
     assert row["settled"]
     assert row["cost_usd"] > 0
