@@ -67,7 +67,7 @@ LIES_THERE = {
     ),
     "aws": (
         "On it will lie: your model and pairs, and no credential of AWS: it ends itself by powering off.",
-        "AWS charges its disk and address beside it (about 2 cents an hour), and they are within the budget.",
+        "AWS charges its disk and address beside it, some cents an hour, and they are within the budget.",
     ),
 }
 """By cloud."""

@@ -40,7 +40,7 @@ WORDS = {
 
 SHORT = {
     "vram": "GPU too small",
-    "ram": "too little RAM",
+    "ram": "small RAM",
     "disk": "small disk",
     "gpus": "too few GPUs",
     "backend": "not rented yet",
