@@ -36,7 +36,7 @@ def test_the_case_in_one_screen_of_80_columns(program: Program) -> None:
     text = " ".join(done.stdout.split())
     assert "8,037,076,992 parameters with the adapter. 6,815,744 of them (0.08%) are trained" in text
     assert "It is called Mistral-7B, and has 8.03 billion parameters, not 7." in text
-    assert "12 GB (an RTX 5070) trains it whole up to 2,048 tokens: nf4-qlora-ckpt" in text
+    assert "12 GB (an RTX 5070) trains it whole up to 4,096 tokens: nf4-qlora-ckpt" in text
     assert "Two models are no option: Stage A, the reference, is in memory once already." in text
     assert "--train FILE" in done.stderr
     again = program.good("estimate", "--model", "Mistral-7B/config.json")

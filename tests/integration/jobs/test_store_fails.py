@@ -151,7 +151,7 @@ def test_a_driver_that_cannot_record_ends_its_trainer_well_says_why_and_resume_g
     other.close()
     assert (left.state, left.outcome) == (State.TRAINING, None)
     log = bench.log(job)
-    for words in ("kept locked by another program", "database is locked", f"launch resume {job.id} goes on"):
+    for words in ("kept locked by another program", "database is locked", f"launch resume {job.id} takes it up"):
         assert words in log
     assert "Traceback" not in log
     assert "training failed" not in log, "it is not the training that failed"
