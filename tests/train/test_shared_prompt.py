@@ -9,7 +9,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import BloomConfig, BloomForCausalLM, Gemma2Config, Gemma2ForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    StableLmConfig,
+    StableLmForCausalLM,
+)
 
 from tests.train import conftest
 from tests.train.runs import lines, start
@@ -169,6 +178,8 @@ SMALL = {"vocab_size": 64, "hidden_size": 32, "num_attention_heads": 4, "num_hid
         (lambda: conftest.MistralForCausalLM(
             conftest.MistralConfig(**SMALL, intermediate_size=32, num_key_value_heads=4, sliding_window=16)
         ), "a window of 16 tokens"),
+        (lambda: StableLmForCausalLM(StableLmConfig(**SMALL, intermediate_size=32, num_key_value_heads=4)),
+         "it is tested with llama, mistral, qwen2, and not with stablelm"),
     ],
 )  # fmt: skip
 def test_a_model_that_cannot_share_prompts_is_named_with_its_reason(model, reason):
