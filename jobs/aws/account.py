@@ -79,6 +79,12 @@ class Account:
             return self._keys()
 
     def _keys(self) -> Keys:
+        found = self._own_keys() or self._kept
+        if found is None:
+            raise no_credentials()
+        return found
+
+    def _own_keys(self) -> Keys | None:
         if signs_of_credentials(self.environ):
             credentials: Any = self._own().get_credentials()
             frozen: Any = credentials.get_frozen_credentials() if credentials else None
@@ -89,9 +95,7 @@ class Account:
                 problem = credential_problem("Unprintable", to="", signing_in=True)
                 assert problem is not None
                 raise problem  # a header takes nothing else, and its error would print them
-        if self._kept is not None:
-            return self._kept
-        raise no_credentials()
+        return None
 
     def _own(self) -> Any:
         if self._session is None:
@@ -110,7 +114,9 @@ class Account:
                     user_agent_extra="dpo-launch",
                 )
                 given: dict[str, str | None] = {}
-                if not signs_of_credentials(self.environ) and self._kept is not None:
+                with asking(region, service, signing_in=True):
+                    own = self._own_keys()
+                if own is None and self._kept is not None:
                     given = {
                         "aws_access_key_id": self._kept.access,
                         "aws_secret_access_key": self._kept.secret,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import time
 import urllib.request
 from collections.abc import Mapping
 from http.client import HTTPException
@@ -16,6 +17,7 @@ ASK_ADDRESS = "https://checkip.amazonaws.com"
 """AWS's own answer to where a question comes from."""
 EVERYWHERE = "0.0.0.0/0"
 TIMEOUT_S = 5.0
+LISTED_WITHIN_S = 20
 SOURCES = ("IpRanges", "Ipv6Ranges", "PrefixListIds", "UserIdGroupPairs")
 DESCRIPTION = "SSH to machines of dpo-launch, from the computer that rents them"
 
@@ -72,7 +74,13 @@ def ensure_group(account: Account, name: str, network: str, source: str, region:
         tags = [{"ResourceType": "security-group", "Tags": [{"Key": "Name", "Value": name}]}]
         _unless_done("InvalidGroup.Duplicate", region, client.create_security_group, GroupName=name, VpcId=network,
                      Description=DESCRIPTION, TagSpecifications=tags)  # fmt: skip
-        found = _groups(client, name, network, region)
+        for _ in range(LISTED_WITHIN_S):  # a list may lag behind it
+            found = _groups(client, name, network, region)
+            if found:
+                break
+            time.sleep(1)
+        else:
+            raise AwsProblem(f"the security group {name} was made, and is not listed", code="InvalidGroup.NotFound")
     group: Any = found[0]
     _let_in(client, group, source, region)
     return str(group["GroupId"])

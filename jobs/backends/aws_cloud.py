@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import socket
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -40,6 +41,7 @@ class AwsCloud:
 
     name = "aws"
     cloud = CLOUDS["aws"]
+    login_within_s = cloud.boot.high * 3600  # it is "running" before it boots
     on_host: tuple[str, str] = ("", "")
     """No key lies on the machine: it ends itself by powering off."""
 
@@ -48,6 +50,9 @@ class AwsCloud:
         self._needed_gib = math.ceil(needed_disk_gib) + DISK_BESIDE_GIB
         self._image: image.Image | None = None
         self._looked_at = float("-inf")
+
+    def owner(self) -> str:
+        return self.account.identity(self.region).account
 
     # ---- before a machine ----
 
@@ -83,9 +88,8 @@ class AwsCloud:
         """
         self.account.identity(self.region)
         self.quote(offer)
-        _, subnets = network.default_subnets(self.account, self.region)
+        zone, subnet = next(iter(self._zones(offer.instance_type)[1].items()))
         asked = Order("launch-rehearsal-head", offer.instance_type, self.region, "", "#cloud-config")
-        zone, subnet = next(iter(subnets.items()))
         whole = request(asked, self._its_image(), self._disk_gib(), zone, subnet, group="")
         del whole["NetworkInterfaces"], whole["ClientToken"]
         client = self.account.client("ec2", self.region)
@@ -142,16 +146,22 @@ class AwsCloud:
 
     def _place(self, order: Order) -> tuple[dict[str, str], str]:
         """The subnet of each zone that offers the type, and the security group."""
-        vpc, subnets = network.default_subnets(self.account, self.region)
-        offering = network.zones_offering(self.account, order.instance_type, self.region)
-        zones = {zone: subnets[zone] for zone in offering if zone in subnets}
-        if not zones:
-            raise OfferFailed(f"no zone of {self.region} that has {order.instance_type} has a default subnet")
+        vpc, zones = self._zones(order.instance_type)
         source = network.my_network(self.account.environ)
         if source == network.EVERYWHERE:
             _log(f"this computer's address is not known: port 22 of {order.name} is open to every address")
-        name = "-".join(order.name.split("-")[:2])  # launch-STORE
+        computer = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]  # a store may be a team's
+        name = f"{'-'.join(order.name.split('-')[:2])}-{computer}"  # launch-STORE-COMPUTER
         return zones, network.ensure_group(self.account, name, vpc, source, self.region)
+
+    def _zones(self, instance_type: str) -> tuple[str, dict[str, str]]:
+        """The region's network, and its subnet of each zone that offers the type."""
+        vpc, subnets = network.default_subnets(self.account, self.region)
+        offering = network.zones_offering(self.account, instance_type, self.region)
+        zones = {zone: subnets[zone] for zone in offering if zone in subnets}
+        if not zones:
+            raise OfferFailed(f"no zone of {self.region} that has {instance_type} has a default subnet")
+        return vpc, zones
 
     def _run(self, asked: Mapping[str, Any]) -> str:
         """One call, which boto3 does not repeat.

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from artifacts.errors import LaunchError
 from jobs.backends.machine_record import MachineRecord
-from jobs.backends.provider import LISTED_WITHIN_S, Provider, gone
+from jobs.backends.provider import LISTED_WITHIN_S, Provider, gone, is_its_owner
 from jobs.clock import Clock
 from jobs.job import PhaseProgress
 from jobs.meter import Meter
@@ -33,15 +33,18 @@ def end(provider: Provider, record: MachineRecord, clock: Clock, meter: Meter, *
             late = (clock.now() - record.create_called_at).total_seconds() > LISTED_WITHIN_S
             if not found and (seen or late):
                 gone_at = clock.now()
-                if gone(provider, record.instance_name, clock):
+                # Another key of the same account has listed it before, and may say so.
+                if gone(provider, record.model_copy(update={"owner": None}) if by_us else record, clock):
                     # Nobody saw when: its own deadline was the last moment.
                     return gone_at if by_us else min(gone_at, record.at(record.charged_s))
-                continue
-            if record.instance_id:
-                found.add(record.instance_id)
-            if found:
-                provider.terminate(sorted(found))
-            problem = f"{len(found)} still listed"
+                if not by_us and not is_its_owner(provider, record):
+                    problem = "It was rented with other credentials than these, which do not show it."
+            else:
+                if record.instance_id:
+                    found.add(record.instance_id)
+                if found:
+                    provider.terminate(sorted(found))
+                problem = f"{len(found)} still listed"
         except LaunchError as error:
             problem = str(error)
         waited_s = clock.monotonic() - began

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 
@@ -24,6 +25,7 @@ class LambdaCloud:
 
     name = "lambda"
     cloud = CLOUDS["lambda"]
+    login_within_s = 300.0
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         key = lambda_key(environ)
@@ -36,6 +38,10 @@ class LambdaCloud:
         self.key = key
         self.on_host = (address_on_host(environ), key)
         self._api = lambda_api.LambdaApi(key, environ)
+
+    def owner(self) -> str:
+        """Lambda's API names no account."""
+        return hashlib.sha256(self.key.encode()).hexdigest()[:12]
 
     def quote(self, offer: Offer) -> Quote:
         types, _ = self._api.instance_types()

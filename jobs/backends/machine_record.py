@@ -26,6 +26,8 @@ class MachineRecord(BaseModel):
     cluster: str
     instance_name: str
     """The whole name at the provider; whatever has it is this attempt's machine."""
+    owner: str | None = None
+    """Whose list it stands in, as `Provider.owner` says it: another's proves nothing of it."""
     host_key: str
     """Public, as OpenSSH writes it; the only one that is accepted."""
     price_per_hour: float

@@ -59,24 +59,43 @@ ABSENCES = 3
 BETWEEN_S = 2.0
 
 
-def gone(provider: Provider, name: str, clock: Clock) -> bool:
-    """Whether no machine of the name is listed any more. Where the provider does not answer, nobody knows: False."""
+class Wanted(Protocol):
+    """Of a machine's record, what tells it from others."""
+
+    @property
+    def instance_name(self) -> str: ...
+    @property
+    def owner(self) -> str | None: ...
+
+
+def is_its_owner(provider: Provider, machine: Wanted) -> bool:
+    """Whether the provider is asked by those who rented it. LaunchError where it does not say."""
+    return machine.owner is None or machine.owner == provider.owner()
+
+
+def gone(provider: Provider, machine: Wanted, clock: Clock) -> bool:
+    """Whether no machine of the name is listed any more.
+
+    Where the provider does not answer, or is asked with other credentials, nobody knows: False.
+    """
     for look in range(ABSENCES):
         if look:
             clock.sleep(BETWEEN_S)
         try:
-            if provider.named(name):
+            if provider.named(machine.instance_name) or not is_its_owner(provider, machine):
                 return False
         except LaunchError:
             return False
     return True
 
 
-def raise_if_gone(provider: Provider, name: str, clock: Clock, *, job_id: str, why: str = "") -> None:
+def raise_if_gone(provider: Provider, machine: Wanted, clock: Clock, *, job_id: str, why: str = "") -> None:
     """Raises MachineGone where it is listed no more."""
-    if gone(provider, name, clock):
+    if gone(provider, machine, clock):
         raise MachineGone(
-            f"The machine {name} is gone, and nobody here has ended it", why=why, next_step=f"launch resume {job_id}"
+            f"The machine {machine.instance_name} is gone, and nobody here has ended it",
+            why=why,
+            next_step=f"launch resume {job_id}",
         )
 
 
@@ -89,6 +108,13 @@ class Provider(Protocol):
 
     Both are empty where powering off ends it.
     """
+
+    login_within_s: float
+    """From active to the first login."""
+
+    def owner(self) -> str:
+        """Who rents: an account, or a mark of the key where no account is named. LaunchError where it is not said."""
+        ...
 
     def quote(self, offer: Offer) -> Quote:
         """Raises OfferFailed where the provider no longer sells it."""

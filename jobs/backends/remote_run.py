@@ -373,8 +373,7 @@ class RemoteRun:
         self._answered_at = self._clock.monotonic()
 
     def _look_for_it(self, error: Unreachable) -> None:
-        name = self._file.current().instance_name
-        raise_if_gone(self._provider, name, self._clock, job_id=self._job.id, why=error.what)
+        raise_if_gone(self._provider, self._file.current(), self._clock, job_id=self._job.id, why=error.what)
 
     def _bear(self, error: Unreachable) -> None:
         """A machine that does not answer is looked for at the provider; it may come back until its time is up."""

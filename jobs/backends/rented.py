@@ -33,7 +33,7 @@ from jobs.home import Home
 from jobs.job import Attention, Job, PhaseProgress
 from jobs.lease import DriverWrites
 from jobs.meter import Meter
-from jobs.offer import PricedOffer
+from jobs.offer import Offer, PricedOffer
 from jobs.parcel import folder_on_host
 from jobs.skypilot import SkyPilot
 from jobs.store import Store
@@ -41,8 +41,6 @@ from jobs.store import Store
 USER = "ubuntu"
 LOOK_S = 2.0
 """Between two looks at the provider's list."""
-LOGIN_WITHIN_S = 300.0
-"""From active to the first login."""
 UNSEEN_S = 300.0
 """A boot at which nobody has looked for so long may be over."""
 SLACK_S = 120.0
@@ -83,26 +81,31 @@ class RentedMachine:
         record = self._file.read() or self._intend()
         if record.create_refused:
             raise OfferFailed(record.create_refused)
-        self._sky.prepare([self._choice.offer])
+        self._sky.prepare(self._offers())
         self._starting = self._pool.submit(self._sky.start)  # beside the machine's boot
         if record.create_called_at is None:
             self._call_create(record)
         self._nobody_looked(self._file.current())
         instance = self._wait_until_active(say)
         try:
-            self._log_in(str(instance.address), say)
+            self._log_in(str(instance.address), say, limit_s=self._provider.login_within_s)
         except (Unreachable, HostKeyChanged) as error:
             self.destroy()
             raise OfferFailed(f"{error.what}, though it is listed as active", why=error.why) from error
         record = self._file.current()
         return Machine(instance.id, record.active_at)
 
+    def _offers(self) -> list[Offer]:
+        """All of the plan that this provider sells: a server that runs has read its catalogue, for other jobs too."""
+        others = (one.offer for one in self._job.spec.plan.offers)
+        return [self._choice.offer, *(one for one in others if one.cloud == self._provider.name and not one.spot)]
+
     def _nobody_looked(self, record: MachineRecord) -> None:
         """A machine that booted while nobody looked may have run to its own deadline: it is charged for, as is said."""
         last = record.looked_at or record.create_called_at
         assert last is not None
         unseen_s = (self._clock.now() - last).total_seconds()
-        if record.active_at is None and unseen_s > UNSEEN_S and gone(self._provider, record.instance_name, self._clock):
+        if record.active_at is None and unseen_s > UNSEEN_S and gone(self._provider, record, self._clock):
             self._file.change(active_at=last)
             raise MachineGone(
                 f"The machine {record.instance_name} is gone; for {unseen_s / 60:.0f} min nobody here has looked at it",
@@ -133,6 +136,7 @@ class RentedMachine:
             MachineRecord(
                 cluster=cluster,
                 instance_name=self._sky.instance_name(cluster),
+                owner=self._provider.owner(),
                 host_key=public,
                 price_per_hour=quote.price_per_hour,
                 charged_s=allowed.charged_s,
@@ -219,7 +223,7 @@ class RentedMachine:
             self._provider.terminate(extra)
         return kept
 
-    def _log_in(self, address: str, say: Say, *, limit_s: float = LOGIN_WITHIN_S) -> None:
+    def _log_in(self, address: str, say: Say, *, limit_s: float) -> None:
         """The first SSH, with the key that the create call put on the machine; its deadline must stand."""
         record = self._file.current()
         key_file, _ = self._sky.key_pair()
@@ -268,11 +272,11 @@ class RentedMachine:
         if self._run is None:
             record = self._file.current()
             if self._starting is None:
-                self._sky.prepare([self._choice.offer])
+                self._sky.prepare(self._offers())
                 self._starting = self._pool.submit(self._sky.start)
             if record.address is None:
                 raise MachineGone(f"The machine {record.instance_name} was never reached")
-            raise_if_gone(self._provider, record.instance_name, self._clock, job_id=self._job.id)
+            raise_if_gone(self._provider, record, self._clock, job_id=self._job.id)
             self._log_in(record.address, lambda _: None, limit_s=0.0)
         assert self._run is not None
         return self._run
@@ -330,7 +334,8 @@ class RentedMachine:
         record = self._file.read()
         if record is None or record.create_called_at is None:
             return None
-        return (record.at(record.on_host_s - record.reserve_s) - self._clock.now()).total_seconds()
+        kept_s = record.reserve_s - (record.evaluation_s if self._command == "evaluate" else 0.0)
+        return (record.at(record.on_host_s - kept_s) - self._clock.now()).total_seconds()
 
     def held_until(self) -> datetime | None:
         record = self._file.read()

@@ -25,6 +25,7 @@ from jobs.store import Store
 from tests.acceptance.lambda_cloud.by_ssh import NEVER, HastyClock, InTest
 from tests.acceptance.lambda_cloud.cloud import Cloud
 from tests.acceptance.lambda_cloud.faults import QUOTA
+from tests.acceptance.lambda_cloud.provider import SECOND_KEY
 from tests.acceptance.lambda_cloud.renter import LINE, agrees_with_the_meter, make_renter, record_of
 from tests.acceptance.processes import end_all
 from tests.acceptance.program import Program, edit_requirement, without_test_data
@@ -411,6 +412,25 @@ def test_a_machine_that_cannot_be_ended_stands_in_every_status_with_its_console(
     assert job.run() is Outcome.SUCCEEDED  # the next driver: it finds the verdict, and ends the machine
     assert job.program.job("dpo-1")["attention"] == []
     assert job.program.good("cost").stderr == ""
+    assert cloud.provider.everything() == []
+
+
+def test_a_list_of_another_account_proves_nothing_of_a_machine(rent: Rent, cloud: Cloud) -> None:
+    """The next driver finds another key in the environment: what it does not see may be there."""
+    cloud.faults.next("terminate", answer=500, times=10_000)
+    job = rent(clock=HastyClock(20))
+    with pytest.raises(Exception, match="could not be seen to end"):
+        job.run()
+    cloud.faults.clear()
+    own = job.program.environ["LAMBDA_API_KEY"]
+    job.program.environ["LAMBDA_API_KEY"] = SECOND_KEY
+    with pytest.raises(Exception, match="rented with other credentials"):
+        job.run()
+    assert len(cloud.provider.everything()) == 1
+    (attention,) = job.program.job("dpo-1")["attention"]
+    assert (attention["code"], attention["costing"]) == ("teardown_unconfirmed", True)
+    job.program.environ["LAMBDA_API_KEY"] = own
+    assert job.run() is Outcome.SUCCEEDED
     assert cloud.provider.everything() == []
 
 

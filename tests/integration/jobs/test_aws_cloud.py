@@ -75,7 +75,7 @@ def test_a_machine_powers_off_into_its_end_and_is_closed_from_the_start(aws: Fak
     assert one.block_device_mapping["/dev/sda1"].delete_on_termination
     assert one.key_name is None
     assert one.iam_instance_profile is None
-    (group,) = client().describe_security_groups(Filters=[{"Name": "group-name", "Values": ["launch-abc123"]}])[
+    (group,) = client().describe_security_groups(Filters=[{"Name": "group-name", "Values": ["launch-abc123-*"]}])[
         "SecurityGroups"
     ]
     (rule,) = group["IpPermissions"]
@@ -312,8 +312,14 @@ def test_a_profile_that_is_not_there_is_named(aws: FakeAws, monkeypatch: pytest.
     assert "AWS_PROFILE names a profile" in refused.value.why
 
 
-def test_what_a_machine_was_rented_with_ends_it(aws: FakeAws, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("config", [None, "[default]\nregion = us-east-1\n", "[profile work]\nregion = us-east-1\n"])
+def test_what_a_machine_was_rented_with_ends_it(
+    aws: FakeAws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: str | None
+) -> None:
     made = cloud().create(ORDER)
+    if config:  # a sign of credentials, and none
+        (tmp_path / ".aws").mkdir(exist_ok=True)
+        (tmp_path / ".aws/config").write_text(config)
     kept = Keys("AKIAKEPT000000000000", "kept")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
@@ -351,7 +357,7 @@ def test_a_rehearsal_makes_nothing_and_finds_what_is_not_allowed(aws: FakeAws) -
 
 
 def ranges() -> list[str]:
-    (group,) = client().describe_security_groups(Filters=[{"Name": "group-name", "Values": ["launch-abc123"]}])[
+    (group,) = client().describe_security_groups(Filters=[{"Name": "group-name", "Values": ["launch-abc123-*"]}])[
         "SecurityGroups"
     ]
     return sorted(each["CidrIp"] for rule in group["IpPermissions"] for each in rule["IpRanges"])
@@ -366,7 +372,7 @@ def test_a_computer_that_has_moved_is_let_in_from_there_alone(aws: FakeAws, monk
 
 def test_a_rule_that_is_right_is_left_and_a_wider_one_is_taken_away(aws: FakeAws) -> None:
     cloud().create(ORDER)
-    (group,) = client().describe_security_groups(Filters=[{"Name": "group-name", "Values": ["launch-abc123"]}])[
+    (group,) = client().describe_security_groups(Filters=[{"Name": "group-name", "Values": ["launch-abc123-*"]}])[
         "SecurityGroups"
     ]
     for port in (22, 8888):
