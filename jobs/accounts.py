@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Protocol
 
 from artifacts.errors import LaunchError
@@ -23,8 +24,8 @@ class CloudAccount(Protocol):
     console: str
     """Where a person ends a machine by hand."""
 
-    def machines(self) -> list[Machine]:
-        """Every one that costs money, or may again."""
+    def machines(self, say: Callable[[str], None]) -> list[Machine]:
+        """Every one that costs money, or may again; `say` hears what could not be seen."""
         ...
 
     def end(self, ids: Collection[str]) -> set[str]:
@@ -39,7 +40,7 @@ def accounts_here(environ: Mapping[str, str] = os.environ) -> list[CloudAccount]
     if key is not None:
         found.append(LambdaMachines(key, environ))
     if signs_of_credentials(environ):
-        found.append(AwsMachines(Account(environ)))
+        found.append(AwsMachines(environ))
     return found
 
 
@@ -51,7 +52,7 @@ class LambdaMachines:
 
         self._api = LambdaApi(key, environ)
 
-    def machines(self) -> list[Machine]:
+    def machines(self, say: Callable[[str], None]) -> list[Machine]:
         return [
             Machine(
                 cloud="lambda",
@@ -75,13 +76,27 @@ class AwsMachines:
 
     cloud, console = "aws", "https://console.aws.amazon.com/ec2/home#Instances:"
 
-    def __init__(self, account: Account) -> None:
-        self._account = account
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
 
-    def machines(self) -> list[Machine]:
+    @cached_property
+    def _account(self) -> Account:
+        return Account(self._environ)
+
+    def machines(self, say: Callable[[str], None]) -> list[Machine]:
         regions = self._account.regions()
+        found: list[Machine] = []
+        unseen: list[LaunchError] = []
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            return [one for found in pool.map(self._in, regions) for one in found]
+            for region, asked in [(region, pool.submit(self._in, region)) for region in regions]:
+                try:
+                    found += asked.result()
+                except LaunchError as error:  # a company may close a region to its people
+                    unseen.append(error)
+                    say(f"aws {region} is not seen: {error.what}")
+        if unseen and len(unseen) == len(regions):
+            raise unseen[0]
+        return found
 
     def _in(self, region: str) -> list[Machine]:
         from jobs.backends.aws_cloud import AwsCloud
@@ -94,7 +109,9 @@ class AwsMachines:
     def end(self, ids: Collection[str]) -> set[str]:
         from jobs.backends.aws_cloud import AwsCloud
 
-        left = [one for one in self.machines() if one.id in set(ids)]
+        if not ids:
+            return set()
+        left = [one for one in self.machines(lambda _: None) if one.id in set(ids)]
         give_up = time.monotonic() + END_WITHIN_S
         while left:
             for region in sorted({one.region for one in left}):
@@ -113,7 +130,7 @@ def look(accounts: Sequence[CloudAccount], say: Callable[[str], None]) -> list[M
     unseen: list[LaunchError] = []
     for account in accounts:
         try:
-            found += account.machines()
+            found += account.machines(say)
         except LaunchError as error:
             unseen.append(error)
     if unseen and len(unseen) == len(accounts):

@@ -11,7 +11,7 @@ import contextlib
 import signal
 from collections.abc import Callable
 
-from artifacts.errors import HostKeyChanged, LaunchError, LeaseLost, MachineGone, StoreFailed
+from artifacts.errors import CredentialProblem, HostKeyChanged, LaunchError, LeaseLost, MachineGone, StoreFailed
 from jobs import unended
 from jobs.backends import CancelledEarly, Command, OfferFailed
 from jobs.backends.choose import BackendOf, backend_of, has_credentials
@@ -57,6 +57,8 @@ class Walk:
         self.work, self.logs = home.work(job.id), home.logs(job.id)
         self.verdict: Verdict | None = None
         self.refused: str | None = None
+        self._has_others = self._shut = False
+        """Whether offers of other clouds are left, and whether this one rents nothing with these credentials."""
         self._backends = backends
         self._meter = Meter(write, self.clock)
 
@@ -70,12 +72,21 @@ class Walk:
         while True:
             choice = choices.pop(0)
             number = attempt.number if attempt else self.store.job(self.job.id).last_attempt + 1
-            self.backend = self._backends(self.home, self.store, self.write, self.job, choice, number, self.clock)
+            offer = choice.offer
+            elsewhere = [other for other in choices if other.offer.cloud != offer.cloud]
+            self._has_others = bool(elsewhere)
+            try:
+                self.backend = self._backends(self.home, self.store, self.write, self.job, choice, number, self.clock)
+            except LaunchError as error:  # no credentials that can be used, or without what rents there
+                if attempt or not elsewhere:
+                    raise
+                tried.append(f"  {offer.cloud}: {error.what}")
+                choices = elsewhere
+                continue
             self._walk(attempt or self._open(choice))
             if self.refused is None or self.verdict is not None:
                 break
-            choices = [other for other in choices if _place(other) != _place(choice)]
-            offer = choice.offer
+            choices = elsewhere if self._shut else [other for other in choices if _place(other) != _place(choice)]
             tried.append(f"  {offer.cloud} {offer.instance_type} in {offer.region}: {self.refused}")
             if not choices or self._cancel():
                 break
@@ -137,7 +148,7 @@ class Walk:
     def _walk(self, attempt: Attempt) -> None:
         """From the attempt's state until its machine is gone; `verdict`, or `refused`, says how it went."""
         number, state, folder = attempt.number, attempt.state, self.home.job(self.job.id)
-        self.verdict, self.refused = read_verdict(folder, number), None
+        self.verdict, self.refused, self._shut = read_verdict(folder, number), None, False
         try:
             while state is not State.TEARING_DOWN:
                 following = self._step(number, state)
@@ -186,6 +197,9 @@ class Walk:
             return State.TEARING_DOWN
         except (LaunchError, OSError) as error:
             _log(f"{state} failed: {error}")
+            if isinstance(error, CredentialProblem) and state is State.PROVISIONING and self._has_others:
+                self.refused, self._shut = error.what, True
+                return State.TEARING_DOWN
             if state is State.EVALUATING:
                 return State.PULLING
             if self.verdict is None or state is State.PULLING:

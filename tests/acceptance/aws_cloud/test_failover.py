@@ -69,6 +69,22 @@ def _only_on_a_gpu(project: Path) -> None:
     edit_requirement(project, ("options",), [option for option in options if option["device"] == "cuda"])
 
 
+def test_where_lambdas_key_is_refused_the_machine_is_had_from_aws(
+    program: Program, cloud: Cloud, aws: AwsWithMachines, said_to: Path
+) -> None:
+    _only_on_a_gpu(program.folder)
+    aws.products = {(kind, region): 3.20 for kind in ("p3.2xlarge", "g5.xlarge", "g6e.xlarge") for region in REGIONS}
+    job = InTestOfBoth(program, cloud, aws, said_to, "--cloud", "any")
+    cloud.faults.next("instance-types", answer=401, code="global/invalid-api-key", times=10_000)  # since the plan
+    try:
+        assert job.run() is Outcome.SUCCEEDED, job.log()
+    finally:
+        job.close()
+    refused, had = sorted(program.document("cost")["rows"], key=lambda row: row["attempt"])
+    assert (refused["cloud"], refused["cost_usd"], had["cloud"]) == ("lambda", 0, "aws")
+    assert aws.instances() == []
+
+
 def test_what_lambda_refuses_is_had_from_aws_within_one_budget(
     program: Program, cloud: Cloud, aws: AwsWithMachines, said_to: Path
 ) -> None:
