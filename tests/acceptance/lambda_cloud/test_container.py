@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -216,7 +217,10 @@ def test_without_the_image_the_command_that_makes_it_is_said(small: Program, pod
         f'[storage]\ndriver = "overlay"\ngraphroot = "{tmp_path / "store"}"\nrunroot = "{tmp_path / "run"}"\n'
     )
     program = Program(small.home, small.folder, {**podman.environ, "CONTAINERS_STORAGE_CONF": str(empty)})
-    refused(program, f"podman has no image {default_tag('cpu')}", "launch image build --platform-lock cpu")
+    try:
+        refused(program, f"podman has no image {default_tag('cpu')}", "launch image build --platform-lock cpu")
+    finally:  # Podman leaves its store mounted over itself, and then nobody could remove it
+        subprocess.run(["umount", "--lazy", tmp_path / "store" / "overlay"], capture_output=True, check=False)
 
 
 def test_a_named_image_that_is_not_here_is_to_be_pulled(small: Program, podman: Podman) -> None:
