@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sqlite3
 from pathlib import Path
@@ -46,12 +45,13 @@ def while_used(home: Home, error: SQLAlchemyError) -> StoreFailed:
 
 def _costing(home: Home) -> str:
     """As the records of machines say, which lie beside the database: nobody can ask that now."""
-    rented = [
-        record["instance_name"]
+    from jobs.backends.machine_record import MachineRecord  # only where something failed
+
+    records = [
+        MachineRecord.model_validate_json(file.read_bytes())
         for file in sorted(home.jobs_dir.glob("*/machine-*/record.json"))
-        if (record := json.loads(file.read_bytes()))["create_called_at"]
-        and not (record["create_refused"] or record["gone_at"])
     ]
+    rented = [record.instance_name for record in records if record.may_be_there]
     if not rented:
         return "Nothing is costing money."
     return f"{', '.join(rented)} may be costing money, until its own deadline at the latest."

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from artifacts.errors import CredentialProblem, HostKeyChanged, LaunchError, LeaseLost, MachineGone, StoreFailed
 from jobs import unended
 from jobs.backends import CancelledEarly, Command, OfferFailed
-from jobs.backends.choose import BackendOf, backend_of, has_credentials
+from jobs.backends.choose import BackendOf, backend_of, usable_clouds
 from jobs.clock import Clock, SystemClock
 from jobs.clouds import CLOUDS
 from jobs.home import Home
@@ -128,11 +128,9 @@ class Walk:
         """
         plan = self.job.spec.plan
         assert plan.choice is not None, "a plan that fits nothing is no job"
-        mine = plan.choice.offer.cloud
-        if mine == "local":
+        if plan.choice.offer.cloud == "local":
             return [plan.choice]
-        clouds = {one.offer.cloud for one in plan.offers if one.fits} - {"local"}
-        usable = {cloud for cloud in clouds if cloud == mine or has_credentials(cloud)}
+        usable = usable_clouds(plan)
         fitting = [one for one in plan.offers if one.fits and one.offer.cloud in usable and one != plan.choice]
         ranked = [plan.choice, *fitting]
         if attempt is not None:

@@ -51,21 +51,15 @@ def before_renting(plan: Plan, settings: Settings) -> list[str]:
     until = f"{duration(deadline_h * 3600)} after it starts"
     if settings.hold is not None:
         until = f"{settings.hold:g} min after the training, {until} at the latest"
+    from jobs.backends.choose import usable_clouds
+
+    elsewhere = sorted(usable_clouds(plan) - {choice.offer.cloud})
     return [
         f"Expected to cost {money(choice.cost_expected)}; {money(choice.cost_worst)} at most: the machine ends itself.",
         f"If this computer goes away, the results wait on the machine until {until}, then it ends.",
         *LIES_THERE[choice.offer.cloud],
-        *(f"If there is none, one of {cloud}. {said}" for cloud in _elsewhere(plan) for said in LIES_THERE[cloud]),
+        *(f"If there is none, one of {cloud}. {said}" for cloud in elsewhere for said in LIES_THERE[cloud]),
     ]
-
-
-def _elsewhere(plan: Plan) -> list[str]:
-    """The other clouds on which the driver may rent, as `jobs.walk` chooses them."""
-    from jobs.backends.choose import has_credentials
-
-    assert plan.choice is not None
-    fitting = {one.offer.cloud for one in plan.offers if one.fits} - {"local", plan.choice.offer.cloud}
-    return sorted(cloud for cloud in fitting if has_credentials(cloud))
 
 
 LIES_THERE = {

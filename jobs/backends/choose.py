@@ -13,7 +13,7 @@ from jobs.home import Home
 from jobs.job import Job, State
 from jobs.lambda_key import lambda_key
 from jobs.lease import DriverWrites
-from jobs.offer import PricedOffer
+from jobs.offer import Plan, PricedOffer
 from jobs.store import Store
 
 
@@ -68,6 +68,14 @@ def _on_aws(
     )
     sky = SkyPilot(home, store.store_id, aws=account)
     return RentedMachine(home, store, write, job, choice, number, clock, provider=provider, sky=sky)
+
+
+def usable_clouds(plan: Plan) -> set[str]:
+    """Where a driver may rent for this plan: what fits there, and there are credentials for, or it was chosen."""
+    assert plan.choice is not None, "a plan that fits nothing is no job"
+    mine = plan.choice.offer.cloud
+    fitting = {one.offer.cloud for one in plan.offers if one.fits} - {"local"}
+    return {cloud for cloud in fitting if cloud == mine or has_credentials(cloud)}
 
 
 def has_credentials(cloud: str, environ: Mapping[str, str] = os.environ) -> bool:

@@ -6,12 +6,11 @@ from datetime import datetime
 
 from artifacts.errors import LaunchError
 from jobs.backends.machine_record import MachineRecord
-from jobs.backends.provider import LISTED_WITHIN_S, Provider, gone, is_its_owner
+from jobs.backends.provider import LISTED_WITHIN_S, LOOK_S, Provider, gone, is_its_owner
 from jobs.clock import Clock
 from jobs.job import PhaseProgress
 from jobs.meter import Meter
 
-LOOK_S = 2.0
 END_WITHIN_S = 300.0
 """A terminate that has not shown in the list by then is said to a person; the next driver goes on trying."""
 

@@ -50,6 +50,11 @@ class MachineRecord(BaseModel):
     """SkyPilot's."""
     gone_at: AwareDatetime | None = None
 
+    @property
+    def may_be_there(self) -> bool:
+        """And cost money, until its own deadline at the latest."""
+        return bool(self.create_called_at and not self.create_refused and not self.gone_at)
+
     def at(self, after_s: float) -> datetime:
         """That many seconds after its first boot; where nobody has logged in yet, after the create call."""
         if self.ends_at is not None:

@@ -52,6 +52,8 @@ class Instance:
     region: str
 
 
+LOOK_S = 2.0
+"""Between two looks at the provider's list."""
 LISTED_WITHIN_S = 120.0
 """A machine that a create call has made stands in the list by then."""
 ABSENCES = 3
@@ -78,15 +80,15 @@ def gone(provider: Provider, machine: Wanted, clock: Clock) -> bool:
 
     Where the provider does not answer, or is asked with other credentials, nobody knows: False.
     """
-    for look in range(ABSENCES):
-        if look:
-            clock.sleep(BETWEEN_S)
-        try:
-            if provider.named(machine.instance_name) or not is_its_owner(provider, machine):
+    try:
+        for look in range(ABSENCES):
+            if look:
+                clock.sleep(BETWEEN_S)
+            if provider.named(machine.instance_name):
                 return False
-        except LaunchError:
-            return False
-    return True
+        return is_its_owner(provider, machine)
+    except LaunchError:
+        return False
 
 
 def raise_if_gone(provider: Provider, machine: Wanted, clock: Clock, *, job_id: str, why: str = "") -> None:

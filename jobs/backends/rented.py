@@ -19,6 +19,7 @@ from jobs.backends.ending import end
 from jobs.backends.machine_record import MachineRecord, RecordFile, cluster_name
 from jobs.backends.provider import (
     LISTED_WITHIN_S,
+    LOOK_S,
     CreateUncertain,
     Instance,
     Order,
@@ -39,8 +40,6 @@ from jobs.skypilot import SkyPilot
 from jobs.store import Store
 
 USER = "ubuntu"
-LOOK_S = 2.0
-"""Between two looks at the provider's list."""
 UNSEEN_S = 300.0
 """A boot at which nobody has looked for so long may be over."""
 SLACK_S = 120.0
@@ -357,7 +356,7 @@ class RentedMachine:
     def destroy(self) -> None:
         """Ends what has the attempt's name, and looks until the list agrees."""
         record = self._file.read()
-        if record is not None and record.create_called_at and not record.create_refused and not record.gone_at:
+        if record is not None and record.may_be_there:
             gone_at = end(self._provider, record, self._clock, self._meter, job_id=self._job.id)
             self._file.change(gone_at=gone_at)
             try:
