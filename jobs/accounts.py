@@ -28,8 +28,8 @@ class CloudAccount(Protocol):
         """Every one that costs money, or may again; `say` hears what could not be seen."""
         ...
 
-    def end(self, ids: Collection[str]) -> set[str]:
-        """Asks for their end until the list has them no more; those that are still there after three minutes."""
+    def end(self, machines: Collection[Machine]) -> set[str]:
+        """Asks for their end until the list has them no more; the ids of those still there after three minutes."""
         ...
 
 
@@ -67,8 +67,8 @@ class LambdaMachines:
             if one.costs
         ]
 
-    def end(self, ids: Collection[str]) -> set[str]:
-        return {one.id for one in self._api.end(list(ids))}
+    def end(self, machines: Collection[Machine]) -> set[str]:
+        return {one.id for one in self._api.end([machine.id for machine in machines])}
 
 
 class AwsMachines:
@@ -106,18 +106,16 @@ class AwsMachines:
             for one in AwsCloud(self._account, region, gpu=None).all()
         ]
 
-    def end(self, ids: Collection[str]) -> set[str]:
+    def end(self, machines: Collection[Machine]) -> set[str]:
         from jobs.backends.aws_cloud import AwsCloud
 
-        if not ids:
-            return set()
-        left = [one for one in self.machines(lambda _: None) if one.id in set(ids)]
+        ids, left = {machine.id for machine in machines}, list(machines)
         give_up = time.monotonic() + END_WITHIN_S
         while left:
             for region in sorted({one.region for one in left}):
                 here = AwsCloud(self._account, region, gpu=None)
                 here.terminate([one.id for one in left if one.region == region])
-            left = [one for region in {one.region for one in left} for one in self._in(region) if one.id in set(ids)]
+            left = [one for region in {one.region for one in left} for one in self._in(region) if one.id in ids]
             if not left or time.monotonic() > give_up:
                 break
             time.sleep(POLL_S)

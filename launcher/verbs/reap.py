@@ -51,7 +51,7 @@ def reap_command(dry_run: bool, yes: bool, as_json: bool) -> int:
         ):
             raise Declined("Nothing was ended.")
         for account in accounts:
-            left |= account.end([one.instance.id for one in over if one.instance.cloud == account.cloud])
+            left |= account.end([one.instance for one in over if one.instance.cloud == account.cloud])
         for machine in over:
             if machine.job and machine.instance.id not in left:
                 store.clear_attention(machine.job, "teardown_unconfirmed")
