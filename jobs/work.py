@@ -25,12 +25,14 @@ def prune_checkpoints(work: Path) -> None:
 
 
 def _checkpoints(work: Path) -> list[Path]:
-    found = [
-        (int(number), path)
-        for path in (work / "checkpoints").glob("checkpoint-*")
-        if (number := path.name.removeprefix("checkpoint-")).isdigit()
-    ]
-    return [path for _, path in sorted(found)]
+    found = [path for path in (work / "checkpoints").glob("checkpoint-*") if step_of(path.name) is not None]
+    return sorted(found, key=lambda path: step_of(path.name) or 0)
+
+
+def step_of(name: str) -> int | None:
+    """Of `checkpoint-N`; None for any other name."""
+    number = name.removeprefix("checkpoint-")
+    return int(number) if name.startswith("checkpoint-") and number.isascii() and number.isdigit() else None
 
 
 def has_result(work: Path) -> bool:

@@ -27,7 +27,7 @@ from jobs.parcel import ON_HOST, folder_on_host, mounts_of, parcel_of, run_on_ho
 from jobs.pins import PLATFORMS, pins_for
 from jobs.skypilot import RequestLost, SkyPilot
 from jobs.trainer_copy import lock_file
-from jobs.work import last_lines, newest_checkpoint, prune_checkpoints, write_document
+from jobs.work import last_lines, newest_checkpoint, prune_checkpoints, step_of, write_document
 from train.config import Execution
 
 LOOK_S = 2.0
@@ -292,13 +292,14 @@ class RemoteRun:
 
     def _bring_checkpoint(self) -> None:
         """The newest whole one, where it is newer than what is here; the trainer has renamed it in."""
-        there = [name for name in download.names(self._shell, f"{self._folder}/work/checkpoints") if _step(name)]
-        newest = max(there, key=_step, default=None)
+        names = download.names(self._shell, f"{self._folder}/work/checkpoints")
+        there = {name: step for name in names if (step := step_of(name))}
+        newest = max(there, key=there.__getitem__, default=None)
         here = newest_checkpoint(self._work)
         if newest is None or newest == self._brought:
             return
         try:
-            if here is None or _step(here.name) < _step(newest):
+            if here is None or (step_of(here.name) or 0) < there[newest]:
                 self._fetch(f"checkpoints/{newest}")
             for name in ("adapter", "best.json"):
                 self._fetch(name)
@@ -398,9 +399,3 @@ def execution_of(choice: PricedOffer) -> Execution:
         share_prompts=option.trainer.share_prompts,
         processes=max(1, option.gpus),
     )
-
-
-def _step(name: str) -> int:
-    """Of `checkpoint-N`; 0 for any other name."""
-    number = name.removeprefix("checkpoint-")
-    return int(number) if name.startswith("checkpoint-") and number.isascii() and number.isdigit() else 0

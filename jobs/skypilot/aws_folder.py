@@ -7,7 +7,6 @@ goes anywhere: SkyPilot is told so, and a machine on AWS ends itself without a k
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable
 from configparser import ConfigParser
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from jobs.aws.account import Account, Keys
 from jobs.home import Home
 from jobs.lock import FileLock
 from jobs.offer import Offer
-from jobs.skypilot.folder import CATALOGUES, Folder, gpu_info, rows_of, write, write_table
+from jobs.skypilot.folder import CATALOGUES, Folder, row_of, rows_of, write, write_table
 
 STS_REGION = "us-east-1"
 HOME_FOLDER = "skypilot-aws"
@@ -69,11 +68,7 @@ class AwsFolder(Folder):
 
     def settings(self) -> str:
         """The credentials are left out: SkyPilot reads them again for each request."""
-        digest = hashlib.sha256()
-        for file in (self.vms, self.root / ".sky" / "config.yaml", Path(__file__).parent / "aws_plugin.py"):
-            digest.update(hashlib.sha256(file.read_bytes() if file.exists() else b"").digest())
-        digest.update(os.environ.get("AWS_ENDPOINT_URL", "").encode())
-        return digest.hexdigest()
+        return self._digest("AWS_ENDPOINT_URL", Path(__file__).with_name("aws_plugin.py"))
 
     def _write_catalogue(self, user_id: str, offers: list[Offer]) -> None:
         """All files that SkyPilot would fetch, so that it fetches none: those that it has not written it keeps."""
@@ -113,15 +108,6 @@ def kept_keys(home: Home) -> Keys | None:
 
 
 def _rows(offer: Offer) -> list[dict[str, str]]:
-    row = {
-        "InstanceType": offer.instance_type,
-        "AcceleratorName": offer.gpu or "",
-        "AcceleratorCount": str(float(offer.gpus)) if offer.gpu else "",
-        "vCPUs": str(offer.cores or 1),
-        "MemoryGiB": str(offer.ram_gib or 1),
-        "GpuInfo": gpu_info(offer),
-        "Price": str(offer.price_per_hour),
-        "Region": offer.region or "",
-        "Arch": offer.arch,
-    }
+    needed = {"vCPUs": str(offer.cores or 1), "MemoryGiB": str(offer.ram_gib or 1), "Arch": offer.arch}
+    row = row_of(offer) | needed
     return [row | {"AvailabilityZone": f"{offer.region}{letter}"} for letter in ZONES]

@@ -76,15 +76,13 @@ class Folder:
 
     def settings(self) -> str:
         """A digest of what a running server has read once and does not read again."""
+        return self._digest("LAUNCH_LAMBDA_URL", self.lambda_keys, Path(__file__).with_name("plugin.py"))
+
+    def _digest(self, variable: str, *files: Path) -> str:
         digest = hashlib.sha256()
-        for file in (
-            self.lambda_keys,
-            self.vms,
-            self.root / ".sky" / "config.yaml",
-            Path(__file__).parent / "plugin.py",
-        ):
+        for file in (*files, self.vms, self.root / ".sky" / "config.yaml"):
             digest.update(hashlib.sha256(file.read_bytes() if file.exists() else b"").digest())
-        digest.update(os.environ.get("LAUNCH_LAMBDA_URL", "").encode())
+        digest.update(os.environ.get(variable, "").encode())
         return digest.hexdigest()
 
     def key_pair(self) -> tuple[Path, str]:
@@ -111,7 +109,7 @@ class Folder:
         listed = rows_of(source / "lambda" / "vms.csv" if source else None)
         rows = {(row["InstanceType"], row["Region"]): row for row in listed}
         # Rows that another driver has added stay: its server request may still be under way.
-        for row in rows_of(self.vms) + [_row(offer) for offer in offers if offer.cloud == "lambda" and offer.region]:
+        for row in rows_of(self.vms) + [row_of(offer) for offer in offers if offer.cloud == "lambda" and offer.region]:
             rows.setdefault((row["InstanceType"], row["Region"]), row)
         if rows:
             write_table(self.vms, HEADER, list(rows.values()))
@@ -183,7 +181,8 @@ def gpu_info(offer: Offer) -> str:
     return repr(info)
 
 
-def _row(offer: Offer) -> dict[str, str]:
+def row_of(offer: Offer) -> dict[str, str]:
+    """As SkyPilot's catalogues have it."""
     return {
         "InstanceType": offer.instance_type,
         "AcceleratorName": offer.gpu or "",
