@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, MistralConfig, PretrainedConfig, Qwen2Config
 
+from tests.bench.allocator import peak_of
 from train.shared_prompt import ATTENTION
 from train.trace import Recipe, Shape, inputs, materialize, policy, row_of, step, trace_step, trainable_of
 
@@ -70,16 +71,7 @@ def allocated_peak(config: PretrainedConfig, recipe: Recipe, shape: Shape) -> in
         tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
         for tensor in (*model.parameters(), *model.buffers(), *batch.values())
     }
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        step(model, trainable_of(model), batch, recipe, row_of(shape))
-    assert profile.profiler is not None
-    assert profile.profiler.kineto_results is not None
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    live = peak = 0
-    for event in sorted(events, key=lambda one: one.start_ns()):
-        live += event.nbytes()
-        peak = max(peak, live)
-    return sum(kept.values()) + peak
+    return sum(kept.values()) + peak_of(lambda: step(model, trainable_of(model), batch, recipe, row_of(shape)))
 
 
 def row(model: str, recipe: str, shape: Shape) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from tests.bench.allocator import peak_of
 from tests.bench.train_ways import DTYPES, SIZES, Way, ways
 from train.cores import cores
 from train.rate import cpu_name
@@ -89,16 +90,7 @@ def seconds(do: Callable[[], Any]) -> float:
 
 def peak_mib(way: Way, model_bytes: int) -> float:
     """The weights, and the highest running sum of the allocator's events in a step."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        way.step()
-    assert profile.profiler is not None
-    assert profile.profiler.kineto_results is not None
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    live = peak = 0
-    for event in sorted(events, key=lambda one: one.start_ns()):
-        live += event.nbytes()
-        peak = max(peak, live)
-    return (peak + model_bytes) / 2**20
+    return (peak_of(way.step) + model_bytes) / 2**20
 
 
 def measure(shape: str, dtype: str, folder: Path) -> list[dict[str, Any]]:

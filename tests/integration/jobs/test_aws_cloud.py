@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import runpy
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,23 +26,6 @@ ORDER = Order(NAME, "g6e.xlarge", REGION, "", "#cloud-config\n")
 OFFER = Offer(cloud="aws", instance_type="g6e.xlarge", region=REGION, gpus=1, gpu="L40S", vram_gib=48,
               price_per_hour=1.5)  # fmt: skip
 ZONES = [f"{REGION}{letter}" for letter in "abcd"]
-
-
-@pytest.fixture(scope="module")
-def one_aws() -> Iterator[FakeAws]:
-    with FakeAws() as made:
-        yield made
-
-
-@pytest.fixture
-def aws(one_aws: FakeAws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeAws:
-    one_aws.reset()
-    for name in [name for name in os.environ if name.startswith(("AWS_", "LAUNCH_"))]:
-        monkeypatch.delenv(name)
-    for name, value in one_aws.environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    return one_aws
 
 
 def cloud(gpu: str = "L40S", needed_disk_gib: float = 0.0) -> AwsCloud:

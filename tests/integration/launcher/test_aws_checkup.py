@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +20,10 @@ from launcher.aws_checkup import look
 from tests.acceptance.aws_cloud.service import FakeAws
 
 
-@pytest.fixture(scope="module")
-def one_aws() -> Iterator[FakeAws]:
-    with FakeAws() as made:
-        yield made
-
-
 @pytest.fixture
-def aws(one_aws: FakeAws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeAws:
-    one_aws.reset()
-    one_aws.products = {("g5.xlarge", "us-east-1"): 1.006}
-    for name in [name for name in os.environ if name.startswith(("AWS_", "LAUNCH_", "LAMBDA_"))]:
-        monkeypatch.delenv(name)
-    for name, value in one_aws.environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    return one_aws
+def aws(aws: FakeAws) -> FakeAws:
+    aws.products = {("g5.xlarge", "us-east-1"): 1.006}
+    return aws
 
 
 def test_an_account_that_can_rent_is_good(aws: FakeAws) -> None:
