@@ -57,8 +57,9 @@ class Walk:
         self.work, self.logs = home.work(job.id), home.logs(job.id)
         self.verdict: Verdict | None = None
         self.refused: str | None = None
-        self._has_others = self._shut = False
-        """Whether offers of other clouds are left, and whether this one rents nothing with these credentials."""
+        self._elsewhere: list[PricedOffer] = []
+        """What other clouds have, where this one rents nothing with these credentials (`_shut`)."""
+        self._shut = False
         self._backends = backends
         self._meter = Meter(write, self.clock)
 
@@ -73,20 +74,20 @@ class Walk:
             choice = choices.pop(0)
             number = attempt.number if attempt else self.store.job(self.job.id).last_attempt + 1
             offer = choice.offer
-            elsewhere = [other for other in choices if other.offer.cloud != offer.cloud]
-            self._has_others = bool(elsewhere)
+            self._elsewhere = [other for other in choices if other.offer.cloud != offer.cloud]
             try:
                 self.backend = self._backends(self.home, self.store, self.write, self.job, choice, number, self.clock)
             except LaunchError as error:  # no credentials that can be used, or without what rents there
-                if attempt or not elsewhere:
+                if attempt or not self._elsewhere:
                     raise
                 tried.append(f"  {offer.cloud}: {error.what}")
-                choices = elsewhere
+                choices = self._elsewhere
                 continue
             self._walk(attempt or self._open(choice))
             if self.refused is None or self.verdict is not None:
                 break
-            choices = elsewhere if self._shut else [other for other in choices if _place(other) != _place(choice)]
+            rest = [other for other in choices if _place(other) != _place(choice)]
+            choices = self._elsewhere if self._shut else rest
             tried.append(f"  {offer.cloud} {offer.instance_type} in {offer.region}: {self.refused}")
             if not choices or self._cancel():
                 break
@@ -195,7 +196,7 @@ class Walk:
             return State.TEARING_DOWN
         except (LaunchError, OSError) as error:
             _log(f"{state} failed: {error}")
-            if isinstance(error, CredentialProblem) and state is State.PROVISIONING and self._has_others:
+            if isinstance(error, CredentialProblem) and state is State.PROVISIONING and self._elsewhere:
                 self.refused, self._shut = error.what, True
                 return State.TEARING_DOWN
             if state is State.EVALUATING:

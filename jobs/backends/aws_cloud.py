@@ -49,6 +49,7 @@ class AwsCloud:
         self.account, self.region, self._gpu = account, region, gpu
         self._needed_gib = math.ceil(needed_disk_gib) + DISK_BESIDE_GIB
         self._image: image.Image | None = None
+        self._zones_of: dict[str, list[str]] = {}
         self._looked_at = float("-inf")
 
     def owner(self) -> str:
@@ -60,7 +61,7 @@ class AwsCloud:
         """The instance, its root volume and its address; capacity is seen in the create call alone."""
         kind = offer.instance_type
         try:
-            if not network.zones_offering(self.account, kind, self.region):
+            if not self._offering(kind):
                 raise OfferFailed(f"AWS has no {kind} in {self.region}", why=retired(kind) or "")
             disk_gib = self._disk_gib()
         except AwsProblem as problem:
@@ -154,11 +155,16 @@ class AwsCloud:
         name = f"{'-'.join(order.name.split('-')[:2])}-{computer}"  # launch-STORE-COMPUTER
         return zones, network.ensure_group(self.account, name, vpc, source, self.region)
 
+    def _offering(self, instance_type: str) -> list[str]:
+        """The zones that offer the type; asked once, as they hardly change."""
+        if instance_type not in self._zones_of:
+            self._zones_of[instance_type] = network.zones_offering(self.account, instance_type, self.region)
+        return self._zones_of[instance_type]
+
     def _zones(self, instance_type: str) -> tuple[str, dict[str, str]]:
         """The region's network, and its subnet of each zone that offers the type."""
         vpc, subnets = network.default_subnets(self.account, self.region)
-        offering = network.zones_offering(self.account, instance_type, self.region)
-        zones = {zone: subnets[zone] for zone in offering if zone in subnets}
+        zones = {zone: subnets[zone] for zone in self._offering(instance_type) if zone in subnets}
         if not zones:
             raise OfferFailed(f"no zone of {self.region} that has {instance_type} has a default subnet")
         return vpc, zones
