@@ -80,7 +80,7 @@ class Folder:
 
     def _digest(self, variable: str, *files: Path) -> str:
         digest = hashlib.sha256()
-        for file in (*files, self.vms, self.root / ".sky" / "config.yaml"):
+        for file in (*files, self.vms, self.root / ".sky" / "config.yaml", Path(__file__).with_name("adopt.py")):
             digest.update(hashlib.sha256(file.read_bytes() if file.exists() else b"").digest())
         digest.update(os.environ.get(variable, "").encode())
         return digest.hexdigest()
