@@ -95,6 +95,10 @@ class BaseImage(Ami):
         return [disk | {"Ebs": disk["Ebs"] | {"VolumeSize": IMAGE_GIB}}]
 
 
+_WHOLE = threading.Lock()
+"""moto's state, which is the process's, is not looked at while it is made anew, whichever fake does that."""
+
+
 class _Quiet(MotoRequestHandler):
     def log_request(self, *_: object) -> None: ...
 
@@ -156,11 +160,12 @@ class FakeAws:
     def reset(self) -> None:
         """Nothing runs, nothing goes wrong, nothing was asked yet. The meter keeps what it read."""
         self._end_machines()
-        for region in REGIONS:
-            backend = ec2_backends[ACCOUNT][region]
-            backend.reset()
-            image = BaseImage(backend, IMAGES[region], name=IMAGE, owner_alias="amazon", architecture="x86_64")
-            backend.amis[image.id] = image
+        with _WHOLE:
+            for region in REGIONS:
+                backend = ec2_backends[ACCOUNT][region]
+                backend.reset()
+                image = BaseImage(backend, IMAGES[region], name=IMAGE, owner_alias="amazon", architecture="x86_64")
+                backend.amis[image.id] = image
         self.faults.clear()
         self.asked.clear()
         self.quotas = dict(QUOTAS)
@@ -301,6 +306,10 @@ class FakeAws:
 
     def _look(self) -> None:
         """What has booted runs; what has powered itself off, or is to end, ends."""
+        with _WHOLE:
+            self._look_at_all()
+
+    def _look_at_all(self) -> None:
         with self._lock:
             machines = dict(self._machines)
         for instance_id, each in machines.items():
