@@ -112,6 +112,7 @@ class InTest:
     ) -> None:
         self._said_to = said_to
         self._out: TextIO | None = None
+        self._stdout = sys.stdout
         self.program, self.cloud, self.job_id, self.clock = program, cloud, f"dpo-{number}", clock
         self.before_launch: Callable[[], object] = lambda: None
         self.home = Home(program.home / "state")
@@ -126,7 +127,8 @@ class InTest:
         self.sky: BySsh | None = None
 
     def start(self) -> Future[Outcome]:
-        self._out = sys.stdout = self._said_to.open("a", buffering=1)  # pytest puts its own back after the test
+        self._end_what_is_said()
+        self._out = sys.stdout = self._said_to.open("a", buffering=1)
         return self._pool.submit(self._drive)
 
     def run(self) -> Outcome:
@@ -173,9 +175,17 @@ class InTest:
     def close(self) -> None:
         self._pool.shutdown(wait=True)
         self._lock.release()
-        if self._out is not None:
-            self._out.close()
+        self._end_what_is_said()
 
     def log(self) -> str:
         """Of the drivers of this test, which all say it to one standard output."""
         return self._said_to.read_text()
+
+    def _end_what_is_said(self) -> None:
+        """The file that the last driver wrote to: a job may have one driver after another."""
+        if self._out is None:
+            return
+        if sys.stdout is self._out:
+            sys.stdout = self._stdout
+        self._out.close()
+        self._out = None
