@@ -83,6 +83,8 @@ def _dispatch(given: argparse.Namespace) -> int:
         return evaluate.run(config)
     if given.command == "estimate":
         asked = read(given.config, EstimateConfig)
+        # It needs no GPU. Where torch sees one, a step asks its driver, which a forked process must not.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
         from train import estimate
 
         return estimate.run(asked)

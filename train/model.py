@@ -83,6 +83,7 @@ def load_base(base: Path, precision: str, quantization: str | None, device: str)
     options: dict[str, Any] = {"dtype": DTYPES[precision]}
     if quantization is not None:
         options["quantization_config"] = _quantization(quantization, DTYPES[precision])
+    if quantization is not None or device == "cuda":  # shards go straight there: the host never holds the whole model
         options["device_map"] = {"": 0 if device == "cuda" else "cpu"}
     try:
         with _without_adapter(base) as folder:

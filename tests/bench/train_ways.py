@@ -1,7 +1,8 @@
 # pyright: basic
-"""The ways to take one DPO step that tests/bench/train_speed.py compares: each a loss of a batch, and its reference.
+"""The ways to take one DPO step that the benches of the step compare: each a loss of a batch, and its reference.
 
-All train the same LoRA (r = 16 on q and v, in fp32) of one random Llama with the same AdamW.
+All train the same LoRA (r = 16 on q and v, in fp32) of one random Llama with the same AdamW. A home-made step, TRL's
+and ours: tests/bench/train_speed.py has them on a CPU, tests/bench/train_gpu.py on a GPU.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from datasets import Dataset
 from peft import LoraConfig
 from tokenizers import Tokenizer, models
 from torch.nn import functional
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput
 
@@ -28,11 +29,6 @@ from train.reference import ReferenceCache
 from train.rows import Row
 from train.trainer import StageBTrainer
 
-SIZES: dict[str, Any] = {
-    "hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 4, "num_attention_heads": 12,
-    "num_key_value_heads": 12, "vocab_size": 16000, "max_position_embeddings": 8192, "pad_token_id": 0,
-}  # fmt: skip
-"""As small real models are: of the parameters that a token is multiplied with, 30% lie in the head (7% of an 8B's)."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 LORA = LoraConfig(r=16, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
 BETA = 0.1
@@ -46,19 +42,31 @@ class Way:
     reference: Callable[[], None] | None = None
 
 
-def ways(dtype: str, rows: list[Row], folder: Path) -> dict[str, Way]:
-    """The ways by name, each with a model of its own, for one batch of pairs."""
-    stock, home, ours = (_trainer(dtype, rows, folder, kind) for kind in ("stock", "stock", "ours"))
-    ours.share_prompts(rows[0])
-    assert ours.shares_prompts
-    batch = stock.data_collator(rows)
+@dataclass(frozen=True)
+class Setup:
+    """What the ways train, and on what. `model` gives it without an adapter; it is asked once for each trainer."""
+
+    model: Callable[[], Any]
+    dtype: Literal["fp32", "bf16"]
+    device: Literal["cpu", "cuda"] = "cpu"
+    quantization: Literal["nf4"] | None = None
+    checkpointing: bool = False
+
+
+def stock_ways(stock: DPOTrainer, rows: list[Row]) -> dict[str, Way]:
+    """TRL's trainer and model, in three ways and with our head, for one batch of pairs."""
+    batch = stock._prepare_inputs(stock.data_collator(rows))
     return {
-        "home_made": Way(_stepping(home, lambda: home_made_loss(home, rows))),
+        "home_made": Way(_stepping(stock, lambda: home_made_loss(stock, rows))),
         "trl": Way(_stepping(stock, lambda: _loss(stock, batch))),
         "trl_precomputed": _with_reference(stock, batch),
         "ours_head": _with_reference(stock, batch, _CompletionsHead(stock.model)),
-        "ours": _with_reference(ours, batch),
     }
+
+
+def our_ways(ours: StageBTrainer, rows: list[Row]) -> dict[str, Way]:
+    """This project's step, for one batch of pairs."""
+    return {"ours": _with_reference(ours, ours._prepare_inputs(ours.data_collator(rows)))}
 
 
 def home_made_loss(trainer: Any, rows: list[Row]) -> torch.Tensor:
@@ -75,6 +83,7 @@ def home_made_loss(trainer: Any, rows: list[Row]) -> torch.Tensor:
             ids[at, : len(both)] = torch.tensor(both)
             attention[at, : len(both)] = 1
             wanted[at, len(row["prompt_ids"]) : len(both)] = True
+        ids, attention, wanted = (each.to(trainer.args.device) for each in (ids, attention, wanted))
         logits = model(input_ids=ids, attention_mask=attention, use_cache=False).logits[:, :-1].float()
         found = logits.log_softmax(dim=-1).gather(2, ids[:, 1:].unsqueeze(2)).squeeze(2)
         return (found * wanted[:, 1:]).sum(dim=1)
@@ -137,30 +146,59 @@ def _stepping(trainer: Any, loss_of: Callable[[], torch.Tensor]) -> Callable[[],
     return step
 
 
-def _trainer(dtype: str, rows: list[Row], folder: Path, kind: str) -> Any:
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(**SIZES)).to(DTYPES[dtype])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1}, unk_token="<pad>")),
-        pad_token="<pad>", eos_token="</s>",
-    )  # fmt: skip
-    out = tempfile.mkdtemp(dir=folder)
-    if kind == "ours":
-        config = RunConfig.model_validate({
-            "schema": "run/1", "job": "bench", "model": {"base": str(folder)}, "data": {"train": str(folder)},
-            "training": {"max_length": 8192, "batch_size": len(rows), "beta": BETA},
-            "execution": {"device": "cpu", "precision": dtype}, "output_dir": out, "reference_cache": out,
-        })  # fmt: skip
-        stage_a = StageA(
-            model=model, tokenizer=tokenizer, base=folder, adapter=None, new_lora=LORA, precision=dtype,
-            quantization=None, probe_ids=None, probe=None, key="bench",
-        )  # fmt: skip
-        return StageBTrainer(config, stage_a, ReferenceCache(Path(out), "bench"), rows, [], 1)
+def stock_trainer(setup: Setup, folder: Path) -> DPOTrainer:
+    """TRL's, as it comes."""
     options = DPOConfig(
-        output_dir=out, bf16=dtype == "bf16", use_cpu=True, beta=BETA, max_length=8192, report_to="none",
-        activation_checkpointing=False, per_device_train_batch_size=len(rows), remove_unused_columns=False,
+        output_dir=tempfile.mkdtemp(dir=folder), bf16=setup.dtype == "bf16", use_cpu=setup.device == "cpu", beta=BETA,
+        max_length=8192, report_to="none", remove_unused_columns=False, activation_checkpointing=setup.checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if setup.checkpointing else None,
     )  # fmt: skip
     words = Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}])  # of which no step is taken
-    return DPOTrainer(
-        model=model, args=options, train_dataset=words, processing_class=tokenizer, peft_config=LORA
+    made = DPOTrainer(
+        model=_model(setup), args=options, train_dataset=words, processing_class=_tokenizer(), peft_config=LORA
+    )  # fmt: skip
+    _checkpoint(made, setup)
+    for parameter in made.model.parameters():
+        if parameter.requires_grad:  # TRL casts a quantized model's to bf16; the ways are compared at one optimizer's
+            parameter.data = parameter.data.float()
+    return made
+
+
+def our_trainer(setup: Setup, folder: Path) -> StageBTrainer:
+    """This project's, whose prompts are shared."""
+    out = tempfile.mkdtemp(dir=folder)
+    config = RunConfig.model_validate({
+        "schema": "run/1", "job": "bench", "model": {"base": str(folder)}, "data": {"train": str(folder)},
+        "training": {"max_length": 8192, "beta": BETA},
+        "execution": {"device": setup.device, "precision": setup.dtype, "quantization": setup.quantization,
+                      "gradient_checkpointing": setup.checkpointing},
+        "output_dir": out, "reference_cache": out,
+    })  # fmt: skip
+    stage_a = StageA(
+        model=_model(setup), tokenizer=_tokenizer(), base=folder, adapter=None, new_lora=LORA, precision=setup.dtype,
+        quantization=setup.quantization, probe_ids=None, probe=None, key="bench",
+    )  # fmt: skip
+    some = Row(prompt_ids=[2] * 16, chosen_ids=[3] * 16, rejected_ids=[4] * 16)
+    made = StageBTrainer(config, stage_a, ReferenceCache(Path(out), "bench"), [some], [], 1)
+    _checkpoint(made, setup)
+    assert made.share_prompts(some) is None
+    return made
+
+
+def _checkpoint(trainer: DPOTrainer, setup: Setup) -> None:
+    """What `Trainer.train` does at its beginning, since no way here calls it."""
+    if setup.checkpointing:
+        kwargs = trainer.args.activation_checkpointing_kwargs
+        trainer.model.activation_checkpointing_enable(activation_checkpointing_kwargs=kwargs)
+
+
+def _model(setup: Setup) -> Any:
+    torch.manual_seed(0)
+    return setup.model()
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1}, unk_token="<pad>")),
+        pad_token="<pad>", eos_token="</s>",
     )  # fmt: skip

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 from statistics import fmean
 
@@ -12,6 +15,7 @@ import pytest
 import torch
 
 from launcher.demo.project import write_project
+from tests.bench.case import write_case
 from tests.bench.trace_accuracy import RECIPES, row
 from tests.train.runs import end_of, interrupted, lines, start
 from train import checkpoint
@@ -87,6 +91,19 @@ def test_the_traced_peak_is_compared_with_what_cuda_allocated(recipe: str) -> No
     found = row("Llama", recipe, Shape(2, 384))
     assert 0.5 < found["cuda_ratio"] < 2
     assert needed_gib(found["traced_bytes"]) * 2**30 >= found["cuda_bytes"]
+
+
+def test_an_estimate_is_made_beside_a_gpu(tmp_path: Path) -> None:
+    write_case(tmp_path)
+    asked = {"model": {"base": str(tmp_path / "Mistral-7B")}, "training": {"max_length": 512}}
+    (tmp_path / "asked.json").write_text(json.dumps(asked))
+    done = subprocess.run(
+        [sys.executable, "-m", "train", "estimate", "--config", str(tmp_path / "asked.json")],
+        env=os.environ | {"PYTHONSAFEPATH": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    options = {option["name"]: option for option in json.loads(done.stdout)["options"]}
+    assert options["nf4-qlora-ckpt"]["min_vram_gib"] < options["16bit-lora-ckpt"]["min_vram_gib"] < 24
 
 
 def test_fp16_resumes_with_the_scale_that_it_had(sample_run, monkeypatch):

@@ -71,6 +71,9 @@ def trainer_of(document: dict) -> StageBTrainer:
     stage_a = load_stage_a(config.model, config.execution, config.training)
     cache = ReferenceCache(config.reference_cache, stage_a.key)
     trainer = StageBTrainer(config, stage_a, cache, BATCHES["ragged"], [], 4)
+    if config.execution.gradient_checkpointing:  # as `train` does, which is not called here
+        kwargs = trainer.args.activation_checkpointing_kwargs
+        trainer.model.activation_checkpointing_enable(activation_checkpointing_kwargs=kwargs)
     torch.manual_seed(3)
     for parameter in trainer._trained():
         parameter.data += 0.1 * torch.randn_like(parameter)
@@ -86,13 +89,18 @@ def of_step(trainer, rows: list[dict]) -> tuple[torch.Tensor, torch.Tensor, torc
     return loss.detach(), torch.tensor(tally.logps), torch.cat(gradients)
 
 
+no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU: its attention is other kernels")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=no_gpu)])
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("adapter", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_loss_log_probabilities_and_gradients_are_those_of_trl(
-    every_family, run_document, family, adapter, checkpointing
+    every_family, run_document, family, adapter, checkpointing, device
 ):
-    document = run_document(family, adapter=adapter, execution={"gradient_checkpointing": checkpointing})
+    execution = {"gradient_checkpointing": checkpointing, "device": device, "precision": "fp32"}
+    document = run_document(family, adapter=adapter, execution=execution)
     trainer = trainer_of(document)
     plain = {name: of_step(trainer, rows) for name, rows in BATCHES.items()}
     assert trainer.share_prompts(BATCHES["ragged"][0]) is None
