@@ -191,15 +191,32 @@ def _verify(shell: Shell, root: str, missing: Mapping[str, Item]) -> None:
     """Compares what arrived with its name, and keeps what is right."""
     if not missing:
         return
-    script = (
-        f"cd {shlex.quote(root)}/incoming && while read -r each; do\n"
-        '  if [ "$(sha256sum < "$each" | cut -d " " -f 1)" = "$each" ]; then mv -f "$each" "../blobs/$each"\n'
-        '  else rm -f "$each"; echo "$each"; fi\ndone'
-    )
-    said = shell.run(f"bash -c {shlex.quote(script)}", stdin="".join(f"{sha}\n" for sha in missing), timeout_s=3600)
+    script = f"cd {shlex.quote(root)}/incoming && exec python3 -c {shlex.quote(_VERIFY)}"
+    said = shell.run(script, stdin="".join(f"{sha}\n" for sha in missing), timeout_s=3600)
     if said.status or said.out.strip():
         names = ", ".join(missing[sha].source.name for sha in said.out.split() if sha in missing)
         raise NotWhole(f"What arrived on the machine is not what was sent: {names}", why=said.err.strip())
+
+
+_VERIFY = """\
+import hashlib, os, sys
+from concurrent.futures import ThreadPoolExecutor
+
+def check(name):
+    digest = hashlib.sha256()
+    with open(name, "rb", buffering=0) as file:
+        for piece in iter(lambda: file.read(2**20), b""):
+            digest.update(piece)
+    if digest.hexdigest() == name:
+        os.replace(name, os.path.join("..", "blobs", name))
+        return ""
+    os.unlink(name)
+    return name + "\\n"
+
+with ThreadPoolExecutor(os.cpu_count()) as threads:
+    sys.stdout.writelines(threads.map(check, sys.stdin.read().split()))
+"""
+"""For the host's Python (3.8): its SHA-256 is OpenSSL's, three times as fast as coreutils', and on all cores."""
 
 
 def _place(shell: Shell, root: str, job: str, names: Mapping[str, tuple[str, bool]]) -> None:

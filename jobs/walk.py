@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from artifacts.errors import CredentialProblem, HostKeyChanged, LaunchError, LeaseLost, MachineGone, StoreFailed
 from jobs import unended
-from jobs.backends import CancelledEarly, Command, OfferFailed
+from jobs.backends import CancelledEarly, CloudSilent, Command, OfferFailed
 from jobs.backends.choose import BackendOf, backend_of, usable_clouds
 from jobs.clock import Clock, SystemClock
 from jobs.clouds import CLOUDS
@@ -58,7 +58,7 @@ class Walk:
         self.verdict: Verdict | None = None
         self.refused: str | None = None
         self._elsewhere: list[PricedOffer] = []
-        """What other clouds have, where this one rents nothing with these credentials (`_shut`)."""
+        """What other clouds have, where this one does not answer or rents nothing with these credentials (`_shut`)."""
         self._shut = False
         self._backends = backends
         self._meter = Meter(write, self.clock)
@@ -192,7 +192,7 @@ class Walk:
             return self._cancelled(state)
         except OfferFailed as error:
             _log(f"no machine: {error}")
-            self.refused = str(error)
+            self.refused, self._shut = str(error), isinstance(error, CloudSilent)
             return State.TEARING_DOWN
         except (LaunchError, OSError) as error:
             _log(f"{state} failed: {error}")

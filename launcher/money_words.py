@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 from collections.abc import Mapping
 
@@ -77,23 +76,26 @@ LIES_THERE = {
 """By cloud."""
 
 
-def check_can_start(plan: Plan, settings: Settings, environ: Mapping[str, str]) -> None:
+def check_can_start(plan: Plan, settings: Settings, environ: Mapping[str, str]) -> list[str]:
     """What is missing here to rent the chosen machine, or for the trainer's image, is said before anybody is asked.
+
+    Returns what else is to be said: offers that cannot be had, where others of the plan can.
 
     Raises:
         CredentialProblem: no key, or one that cannot be used.
+        NothingFits: the cloud would refuse each offer of the plan.
         UsageProblem: the program is installed without what rents; no container engine, no image.
     """
     choice = plan.choice
     if choice is None:
-        return
+        return []
     if choice.offer.cloud == "local":
         if settings.container:
             from jobs.container import find_image
 
             find_image(choice.option.device, choice.offer.gpu, settings.image)
-        return
-    _check_credentials(choice, environ)
+        return []
+    said = _check_credentials(plan, choice, environ)
     on_aws = choice.offer.cloud == "aws"
     missing = [name for name in ("skypilot", "fabric", *(("boto3", "awscli") if on_aws else ())) if not _has(name)]
     if missing:
@@ -102,23 +104,52 @@ def check_can_start(plan: Plan, settings: Settings, environ: Mapping[str, str]) 
             f"Renting needs {' and '.join(missing)}, which this installation lacks.",
             next_step=f"pipx install '.[{extras}]' (or: pip install 'dpo-launch[{extras}]')",
         )
+    return said
 
 
-def _check_credentials(choice: PricedOffer, environ: Mapping[str, str]) -> None:
+def _check_credentials(plan: Plan, choice: PricedOffer, environ: Mapping[str, str]) -> list[str]:
     if choice.offer.cloud == "aws":
-        from jobs.aws.account import Account
-        from jobs.backends import OfferFailed
-        from jobs.backends.aws_cloud import AwsCloud
-
-        offer = choice.offer
-        cloud = AwsCloud(Account(environ), str(offer.region), gpu=offer.gpu, needed_disk_gib=choice.option.min_disk_gib)
-        with contextlib.suppress(OfferFailed):  # another offer of the plan may be had: the driver asks for each
-            cloud.rehearse(offer)
-        return
+        return _rehearse(plan, choice, environ)
     from jobs.lambda_key import lambda_key, new_key
 
     if lambda_key(environ) is None:
         raise CredentialProblem("There is no key of Lambda here, so nothing can be rented.", next_step=new_key())
+    return []
+
+
+def _rehearse(plan: Plan, choice: PricedOffer, environ: Mapping[str, str]) -> list[str]:
+    """What AWS would refuse of the plan's first offers there, until one that it would not."""
+    from jobs.aws.account import Account
+    from jobs.backends import OfferFailed
+    from jobs.backends.aws_cloud import AwsCloud
+    from jobs.backends.choose import usable_clouds
+
+    fitting = [one for one in plan.offers if one.fits and one != choice and one.offer.cloud in usable_clouds(plan)]
+    on_aws = [choice, *(one for one in fitting if one.offer.cloud == "aws")]
+    kinds: dict[tuple[str, str | None], PricedOffer] = {}
+    for one in on_aws:
+        kinds.setdefault((one.offer.instance_type, one.offer.region), one)
+    asked = list(kinds.values())
+    account, refused = Account(environ), list[str]()
+    for one in asked[:REHEARSED]:
+        offer = one.offer
+        cloud = AwsCloud(account, str(offer.region), gpu=offer.gpu, needed_disk_gib=one.option.min_disk_gib)
+        try:
+            cloud.rehearse(offer)
+        except OfferFailed as error:
+            refused.append(f"aws {offer.instance_type} in {offer.region}: {' '.join([error.what, error.why]).strip()}")
+        else:
+            break
+    if len(refused) == len(asked) and len(on_aws) == len(fitting) + 1:
+        raise NothingFits(
+            "AWS would refuse every machine that fits.", why="\n".join(refused), costing="Nothing was bought.",
+            next_step="what the line above names, or another --region or --instance-type, or --cloud any",
+        )  # fmt: skip
+    return [*refused, "The next of the plan is tried in its place."] if refused else []
+
+
+REHEARSED = 4
+"""Offers that are tried before the question: each takes AWS a second or two to answer for."""
 
 
 def _has(distribution: str) -> bool:

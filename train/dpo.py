@@ -23,6 +23,7 @@ from train.config import LOSS_TYPES, End, RunConfig, Training
 from train.cores import cores
 from train.errors import InputError, TrainError
 from train.ranks import Followers, Place, report
+from train.swap import SwapWatch
 
 
 def run(config: RunConfig, *, started: float, stop_on_eof: bool = False, place: Place | None = None) -> int:
@@ -40,7 +41,9 @@ def run(config: RunConfig, *, started: float, stop_on_eof: bool = False, place: 
     if stop_on_eof:
         stop.watch_stdin()
     with held(config.output_dir):
-        followers = Followers(config, place, functools.partial(_end_at_once, config, started))
+        end_at_once = functools.partial(_end_at_once, config, started)
+        followers, swap = Followers(config, place, end_at_once), SwapWatch(end_at_once)
+        swap.start()
         try:
             check_settings(config.training, place.size)
             end = _train(config, stop, started, followers.start())
@@ -53,6 +56,8 @@ def run(config: RunConfig, *, started: float, stop_on_eof: bool = False, place: 
             if isinstance(problem, TrainError):
                 raise problem from problem.__cause__
             raise
+        finally:
+            swap.close()
         _write_end(config, end)
     return 0
 
@@ -72,7 +77,7 @@ def _follow(config: RunConfig, place: Place, started: float) -> int:
 
 
 def _end_at_once(config: RunConfig, started: float, problem: TrainError) -> None:
-    """Ends this process from another thread: a process of the run is lost, and a call may be waiting for it."""
+    """Ends this process from another thread: the one that trains waits for what may never come, or for hours."""
     with contextlib.suppress(OSError):
         _write_end(config, _error_end(config, problem, started))
     print(problem, file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import as_completed
 from typing import Any
@@ -36,17 +37,30 @@ def trace_all(
     Raises:
         InputError: the adapter's modules are none of the model's.
     """
-    wanted = list(dict.fromkeys(work))
+    # The longest first: so all processes end at about the same time.
+    wanted = sorted(dict.fromkeys(work), key=_effort, reverse=True)
+    found: dict[Work, Trace] = {}
     # Never a step in this process: a CUDA build of PyTorch starts threads at its first, and forks none after it.
-    with pool(min(cores(), len(wanted)), torch.set_num_threads, 1) as executor:
-        first = executor.submit(trace_model, config, *wanted[0])
-        found = {wanted[0]: first.result()}  # a model that cannot be made says so here, and once
-        progress(1, len(wanted))
-        futures = {executor.submit(trace_model, config, *each): each for each in wanted[1:]}
-        for done, future in enumerate(as_completed(futures), start=2):
-            found[futures[future]] = future.result()
-            progress(done, len(wanted))
+    with pool(min(cores(), len(wanted)), _begin) as executor:
+        futures = {executor.submit(trace_model, config, *each): each for each in wanted}
+        try:
+            for done, future in enumerate(as_completed(futures), start=1):
+                found[futures[future]] = future.result()
+                progress(done, len(wanted))
+        except BaseException:  # a model that cannot be made: once is enough
+            executor.shutdown(wait=False, cancel_futures=True)
+            raise
     return found
+
+
+def _effort(work: Work) -> tuple[int, bool]:
+    recipe, shape = work
+    return shape.pairs, recipe.gradient_checkpointing
+
+
+def _begin() -> None:
+    torch.set_num_threads(1)
+    gc.freeze()  # what was imported is no garbage: a collection looks at a trace's own objects alone
 
 
 def shares_prompts(config: PretrainedConfig, recipe: Recipe, max_length: int) -> bool:

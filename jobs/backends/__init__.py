@@ -27,6 +27,10 @@ class OfferFailed(LaunchError):
     """No machine came of an offer: refused, dearer by now, or never fit to be used. The next one may be tried."""
 
 
+class CloudSilent(OfferFailed):
+    """The cloud did not answer before anything was asked of it that costs money: another cloud may be tried."""
+
+
 @dataclass(frozen=True)
 class Machine:
     instance_id: str

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from artifacts.errors import CredentialProblem
 from jobs import lambda_api
-from jobs.backends import OfferFailed
+from jobs.backends import CloudSilent, OfferFailed
 from jobs.backends.provider import CreateUncertain, Instance, Order, Quote
 from jobs.clouds import CLOUDS
 from jobs.guard import address_on_host
@@ -44,7 +44,10 @@ class LambdaCloud:
         return hashlib.sha256(self.key.encode()).hexdigest()[:12]
 
     def quote(self, offer: Offer) -> Quote:
-        types, _ = self._api.instance_types()
+        try:
+            types, _ = self._api.instance_types()
+        except LambdaProblem as error:
+            raise CloudSilent(error.what, why=error.why) from error
         found = types.get(offer.instance_type)
         if found is None:
             raise OfferFailed(f"Lambda no longer sells {offer.instance_type}")

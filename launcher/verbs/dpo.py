@@ -84,8 +84,7 @@ def dpo_command(yes: bool, detach: bool, dry_run: bool, force: bool, as_json: bo
         if as_json:
             print_document(plan_document(plan))
         return 0
-    check_can_start(plan, settings, os.environ)
-    for said in before_renting(plan, settings):
+    for said in [*check_can_start(plan, settings, os.environ), *before_renting(plan, settings)]:
         say(said)
     if not yes and not ask("Start it?"):
         raise Declined("Not started. Nothing was recorded, and nothing costs anything.")

@@ -24,9 +24,17 @@ from tests.acceptance.program import Program
 class InTestOfBoth(InTest):
     """One job on Lambda, AWS or any; the task goes over by SSH where it would go through SkyPilot."""
 
-    def __init__(self, program: Program, cloud: Cloud, aws: AwsWithMachines, said_to: Path, *words: str) -> None:
+    def __init__(
+        self,
+        program: Program,
+        cloud: Cloud,
+        aws: AwsWithMachines,
+        said_to: Path,
+        *words: str,
+        clock: Clock | None = None,
+    ) -> None:
         self.aws = aws
-        super().__init__(program, cloud, said_to, *words)
+        super().__init__(program, cloud, said_to, *words, clock=clock)
 
     def _backend(
         self, home: Home, store: Store, write: DriverWrites, job: Job, choice: PricedOffer, number: int, clock: Clock

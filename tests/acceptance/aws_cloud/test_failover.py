@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from artifacts.errors import LaunchError
 from jobs import pull
 from jobs.job import Outcome
 from tests.acceptance.aws_cloud.by_ssh import InTestOfBoth
 from tests.acceptance.aws_cloud.cloud import AwsWithMachines, make_renter
 from tests.acceptance.aws_cloud.service import REGIONS
+from tests.acceptance.lambda_cloud.by_ssh import HastyClock
 from tests.acceptance.lambda_cloud.cloud import Cloud
 from tests.acceptance.lambda_cloud.provider import CATALOGUE
 from tests.acceptance.processes import end_all
@@ -69,19 +71,23 @@ def _only_on_a_gpu(project: Path) -> None:
     edit_requirement(project, ("options",), [option for option in options if option["device"] == "cuda"])
 
 
-def test_where_lambdas_key_is_refused_the_machine_is_had_from_aws(
-    program: Program, cloud: Cloud, aws: AwsWithMachines, said_to: Path
+@pytest.mark.parametrize(
+    ("answer", "code"), [(401, "global/invalid-api-key"), (400, "global/internal-error")], ids=["key", "no answer"]
+)
+def test_where_lambda_refuses_to_say_anything_the_machine_is_had_from_aws(
+    program: Program, cloud: Cloud, aws: AwsWithMachines, said_to: Path, answer: int, code: str
 ) -> None:
     _only_on_a_gpu(program.folder)
     aws.products = {(kind, region): 3.20 for kind in ("p3.2xlarge", "g5.xlarge", "g6e.xlarge") for region in REGIONS}
     job = InTestOfBoth(program, cloud, aws, said_to, "--cloud", "any")
-    cloud.faults.next("instance-types", answer=401, code="global/invalid-api-key", times=10_000)  # since the plan
+    cloud.faults.next("instance-types", answer=answer, code=code, times=10_000)  # since the plan
     try:
         assert job.run() is Outcome.SUCCEEDED, job.log()
     finally:
         job.close()
     refused, had = sorted(program.document("cost")["rows"], key=lambda row: row["attempt"])
     assert (refused["cloud"], refused["cost_usd"], had["cloud"]) == ("lambda", 0, "aws")
+    assert cloud.api.creates() == []
     assert aws.instances() == []
 
 
@@ -147,4 +153,60 @@ def test_a_machine_that_somebody_ends_in_training_is_said_and_what_is_at_home_is
     (row,) = program.document("cost")["rows"]
     assert row["settled"]
     assert row["cost_usd"] > 0
+    assert aws.instances() == []
+
+
+def test_four_v100s_train_as_four_processes_with_the_pairs_of_one(
+    program: Program, cloud: Cloud, aws: AwsWithMachines, said_to: Path
+) -> None:
+    four = ("--cloud", "aws", "--instance-type", "p3.8xlarge", "--region", "us-east-1", "--budget", "20")
+    job = InTestOfBoth(program, cloud, aws, said_to, *four, "--max-steps", "6")
+    try:
+        assert job.run() is Outcome.SUCCEEDED, job.log()
+    finally:
+        job.close()
+    results = Path(program.job("dpo-1")["results"])
+    assert json.loads((results / "run.json").read_text())["execution"]["processes"] == 4
+    assert "on 4 processes" in (results / "logs" / "run.log").read_text()
+    assert json.loads((results / "plan.json").read_text())["chosen"]["option"].endswith("-x4")
+    alone = program.good("dpo", "--yes", "--cloud", "local", "--max-steps", "6")
+    assert "dpo-2 succeeded" in alone.stderr
+    there, here = (losses(Path(program.job(name)["results"])) for name in ("dpo-1", "dpo-2"))
+    assert there == pytest.approx(here, abs=1e-4)
+    assert aws.instances() == []
+
+
+def losses(results: Path) -> list[float]:
+    lines = [json.loads(line) for line in (results / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if line["kind"] == "train"]
+
+
+SIGNED = ("DescribeInstances", "TerminateInstances", "GetCallerIdentity")
+
+
+def test_a_session_that_expires_in_training_keeps_the_results_and_says_what_may_still_run(
+    program: Program, cloud: Cloud, aws: AwsWithMachines, said_to: Path
+) -> None:
+    job = InTestOfBoth(program, cloud, aws, said_to, *ON_AWS, "--max-steps", "60", clock=HastyClock(20))
+    driver = job.start()
+    try:
+        job.until_step(12)
+        for operation in SIGNED:
+            aws.fail(operation, "ExpiredToken", status=403, times=100_000)
+        with pytest.raises(LaunchError):
+            driver.result(timeout=240)
+        row = program.job("dpo-1")
+        assert pull.results_are_whole(Path(row["results"]))
+        (attention,) = row["attention"]
+        assert (attention["code"], attention["costing"]) == ("teardown_unconfirmed", True)
+        assert "The session with AWS has expired" in attention["message"]
+        assert len(aws.instances()) == 1
+        aws.faults.clear()  # somebody signs in
+        assert job.run() is Outcome.SUCCEEDED
+    finally:
+        job.close()
+    row = program.job("dpo-1")
+    assert (row["outcome"], row["attention"]) == ("succeeded", [])
+    (ledger,) = program.document("cost")["rows"]
+    assert ledger["settled"]
     assert aws.instances() == []

@@ -35,9 +35,9 @@ def renter(aws: FakeAws, tmp_path: Path, demo_project: Path, warm_state: Path) -
     end_all(tmp_path)
 
 
-def refused(renter: Program, aws: FakeAws) -> str:
+def refused(renter: Program, aws: FakeAws, *, code: int = 4) -> str:
     done = renter.run(*LINE)
-    assert done.returncode == 4, done.stderr
+    assert done.returncode == code, done.stderr
     assert json.loads(renter.good("cost", "--json").stdout)["rows"] == []
     assert aws.instances() == []
     return done.stderr
@@ -60,3 +60,22 @@ def test_an_expired_session_is_said(renter: Program, aws: FakeAws) -> None:
     said = refused(renter, aws)
     assert "The session with AWS has expired" in said
     assert "aws sso login" in said
+
+
+def test_a_quota_of_zero_is_said_before_the_question_with_the_one_to_raise(renter: Program, aws: FakeAws) -> None:
+    aws.quotas = dict.fromkeys(aws.quotas, 0.0)
+    said = refused(renter, aws, code=3)
+    assert "AWS would refuse every machine that fits." in said
+    assert "aws g6e.xlarge in us-east-1: the quota Running On-Demand G and VT instances (L-DB2E81BA)" in said
+    assert "is 0 vCPUs, and g6e.xlarge has 4" in said
+    assert "https://us-west-2.console.aws.amazon.com/servicequotas/home/services/ec2/quotas/L-DB2E81BA" in said
+    assert "Start it?" not in said
+
+
+def test_what_cannot_be_had_is_said_with_the_question_where_another_can(renter: Program, aws: FakeAws) -> None:
+    aws.quotas["L-417A185B"] = 0.0
+    line = ("dpo", "--budget", "8", "--cloud", "aws", "--gpu", "V100,L40S", "--max-steps", "12")
+    done = renter.run(*line)
+    assert done.returncode == 2, "nobody can be asked here"
+    print(done.stderr)
+    assert aws.instances() == []

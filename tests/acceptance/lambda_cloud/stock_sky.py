@@ -110,7 +110,7 @@ class StockSky:
 
     def key_pair(self) -> tuple[Path, str]:
         """SkyPilot's own SSH key of this user, made where there is none: private key file, public line."""
-        code = "from sky import authentication; print(*authentication.get_or_generate_keys())"
+        code = "from sky.utils import auth_utils; print(*auth_utils.get_or_generate_keys())"
         private, public = self.python(code).split()[-2:]
         return Path(private), Path(public).read_text().strip()
 

@@ -235,6 +235,28 @@ def test_a_connection_cut_in_mid_upload_is_taken_up_again(rent: Rent, cloud: Clo
 
 
 @pytest.mark.full
+def test_each_step_is_seen_here_within_ten_seconds(rent: Rent, cloud: Cloud) -> None:
+    job = rent("--max-steps", "100")
+    metrics = job.home.work("dpo-1") / "metrics.jsonl"
+    late: dict[int, float] = {}
+
+    def look() -> bool:
+        over = ended.done()
+        whole, _, _ = (metrics.read_bytes() if metrics.exists() else b"").rpartition(b"\n")
+        for line in map(json.loads, whole.splitlines()):
+            if line["kind"] == "train":
+                at = datetime.fromisoformat(line["at"])
+                late.setdefault(line["step"], (datetime.now(UTC) - at).total_seconds())
+        return over
+
+    ended = job.start()
+    until(look, "its end", seconds=240, poll_s=0.1)
+    assert ended.result() is Outcome.SUCCEEDED
+    assert sorted(late) == list(range(1, 101))
+    assert max(late.values()) < 10, late
+    succeeded(job)
+
+
 def test_a_network_that_is_silent_for_a_while_in_training_costs_nothing_but_time(rent: Rent, cloud: Cloud) -> None:
     job = rent("--max-steps", "200")
     ended = job.start()

@@ -165,22 +165,48 @@ def _nothing_else_travelled(machine: NamespaceMachine, key: str) -> None:
     assert machine.run(["stat", "-c", "%U %a", "/var/lib/launch-guard"]).split() == ["root", "700"]
 
 
-def test_with_the_launcher_gone_for_good_the_machine_ends_itself(renter: Program, cloud: Cloud) -> None:
-    """Nothing of ours is left on this computer: what holds is on the machine."""
-    launcher = renter.start(*LINE, "--hold", "0.4")
-    until(lambda: steps_done(renter) >= 1, "the first step", seconds=LIMIT_S)
-    launcher.kill()
-    launcher.communicate()
+def _end_all_of_ours(renter: Program) -> None:
+    """What a computer that is gone takes with it: launcher, driver, SkyPilot's server and its workers."""
     for process in psutil.process_iter():
         try:
-            mine = process.environ().get("HOME", "").startswith(str(renter.home))
+            if process.environ().get("HOME", "").startswith(str(renter.home)):
+                process.kill()
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             continue
-        if mine:
-            process.kill()  # the driver, SkyPilot's server and its workers
+
+
+def test_with_the_launcher_gone_for_good_the_machine_ends_itself(renter: Program, cloud: Cloud) -> None:
+    """Nothing of ours is left on this computer: what holds is on the machine, though the API fails it at first."""
+    launcher = renter.start(*LINE, "--hold", "0.4")
+    until(lambda: steps_done(renter) >= 1, "the first step", seconds=LIMIT_S)
+    cloud.faults.next("terminate", answer=500, times=3)
+    _end_all_of_ours(renter)
+    launcher.communicate()
     until(lambda: not cloud.provider.everything(), "the machine's own end", seconds=LIMIT_S)
+    assert len(cloud.api.log("POST", "/instance-operations/terminate")) >= 4
     (reading,) = cloud.meter.read()[-1:]
     assert reading.billed_s / 3600 * 2 < 5, "the budget"
+    _accounted_for(renter, cloud)
+
+
+@pytest.mark.full
+def test_with_the_launcher_gone_for_good_in_a_long_training_the_budgets_deadline_ends_the_machine(
+    renter: Program, cloud: Cloud
+) -> None:
+    """No `--hold`, and a training that would go on for hours: the least budget that is accepted, to its end."""
+    budget = 0.60
+    words = [word if word != "5" else f"{budget:g}" for word in LINE if word not in ("--max-steps", "12")]
+    launcher = renter.start(*words, "--epochs", "4000", "--max-steps", "40000", "--partial")
+    until(lambda: steps_done(renter) >= 1, "the first step", seconds=LIMIT_S)
+    _end_all_of_ours(renter)
+    launcher.communicate()
+    until(lambda: not cloud.provider.everything(), "the budget's deadline", seconds=1800, poll_s=1)
+    (reading,) = cloud.meter.read()[-1:]
+    assert 0.5 * budget < reading.usd <= budget
+    _accounted_for(renter, cloud)
+
+
+def _accounted_for(renter: Program, cloud: Cloud) -> None:
     renter.document("status")
     until(lambda: renter.job("dpo-1")["state"] == "done", "the account", seconds=120, poll_s=0.5)
     until(lambda: not processes(renter, "jobs.driver"), "the report", seconds=60)
