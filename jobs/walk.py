@@ -170,7 +170,8 @@ class Walk:
         except LaunchError as error:
             _log(str(error))
             command = error.next_step or f"launch status {self.job.id}"
-            message = f"{error.what} {error.costing or ''}".strip()
+            reason = error.why.partition("\n")[0]
+            message = " ".join(part for part in (error.what, reason, error.costing) if part)
             self.write.set_attention(
                 Attention(code="teardown_unconfirmed", costing=True, command=command, message=message)
             )

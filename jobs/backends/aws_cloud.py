@@ -98,7 +98,8 @@ class AwsCloud:
             with asking(self.region):
                 client.run_instances(DryRun=True, SubnetId=subnet, **whole)
         except AwsProblem as problem:
-            if problem.code != "DryRunOperation":
+            # Of room it cannot speak: it tries one zone, and makes nothing there.
+            if problem.code not in {"DryRunOperation"} | codes.NO_CAPACITY | codes.NOT_IN_ZONE:
                 raise OfferFailed(problem.what, why=problem.why) from problem
 
     def _price(self, offer: Offer) -> float:

@@ -98,7 +98,7 @@ class RemoteRun:
         # A machine of a test has no GPU, whatever it is sold as.
         device = os.environ.get("LAUNCH_RENTED_DEVICE")
         if device == "cpu":
-            execution = Execution(device="cpu", precision="fp32")
+            execution = Execution(device="cpu", precision="fp32", processes=execution.processes)
         self._pins = pins_for(choice.offer.gpu if execution.device == "cuda" else None)
         lock = lock_file(self._pins.platform)
         self._config = run_on_host(self._spec, execution, f"{lock.name}")

@@ -4,7 +4,7 @@
 
 By hand: `sky launch` of the task that our own run wrote (its files in one folder, mounted as one), `rsync` of the
 results, `sky down`, and a look until the provider's list is empty. By hand SkyPilot's server runs beforehand; ours is
-started within its time. What we do besides (data check, evaluation) is in its time too.
+started within its time. What we do besides (data check and plan, evaluation) is in its time too, and shown apart.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
@@ -42,12 +43,13 @@ def main() -> None:
         renter = make_renter(cloud, folder, folder / "demo")
         renter.good("plan", "dpo")  # measures this machine's rate once, as any earlier command has
 
-        began = time.monotonic()
+        began, began_at = time.monotonic(), datetime.now(UTC)
         done = renter.run(*LINE, timeout_s=600)
         ours_s = time.monotonic() - began
         assert done.returncode == 0, done.stderr
         assert not cloud.provider.everything()
         report = renter.job("dpo-1")
+        checks_s = (datetime.fromisoformat(report["created_at"]) - began_at).total_seconds()
         moves = _moves(renter.state("dpo-1") / "logs" / "driver.log")
         results = Path(report["results"])
 
@@ -60,7 +62,7 @@ def main() -> None:
         task["file_mounts"] = {"~/launch/jobs/dpo-1": str(parcel)}
         sky = StockSky(folder / "sky", cloud.url, cloud.key)
         try:
-            sky.start()
+            server_s = sky.start()
             (folder / "task.yaml").write_text(yaml.safe_dump(task))
             began = time.monotonic()
             sky.sky("launch", "--yes", "--cluster", "byhand", str(folder / "task.yaml"))
@@ -75,11 +77,18 @@ def main() -> None:
             assert (folder / "by-hand/adapter/adapter_model.safetensors").is_file()
         finally:
             sky.stop()
-    found = {"ours_s": round(ours_s, 1), "by_hand_s": round(by_hand_s, 1), "ours_by_state_s": moves}
+    aside_s = checks_s + moves.get("evaluating", 0.0)
+    found = {
+        "ours_s": round(ours_s, 1), "of_it_checks_and_evaluation_s": round(aside_s, 1), "ours_by_state_s": moves,
+        "by_hand_s": round(by_hand_s, 1), "by_hand_server_s": round(server_s, 1),
+    }  # fmt: skip
     RESULT.write_text(json.dumps(found, indent=1) + "\n")
-    print(f"launch dpo, from the command to the machine gone: {ours_s:.1f} s")
+    print(
+        f"launch dpo, from the command to the machine gone: {ours_s:.1f} s, of it checks and evaluation {aside_s:.1f} s"
+    )
     print("  " + ", ".join(f"{state} {seconds:.0f} s" for state, seconds in moves.items()))
     print(f"by hand (sky launch, rsync, sky down), the same task: {by_hand_s:.1f} s")
+    print(f"  and {server_s:.1f} s before it, in which SkyPilot's server starts")
 
 
 def _moves(log: Path) -> dict[str, float]:

@@ -73,9 +73,9 @@ def test_a_quota_of_zero_is_said_before_the_question_with_the_one_to_raise(rente
 
 
 def test_what_cannot_be_had_is_said_with_the_question_where_another_can(renter: Program, aws: FakeAws) -> None:
-    aws.quotas["L-417A185B"] = 0.0
-    line = ("dpo", "--budget", "8", "--cloud", "aws", "--gpu", "V100,L40S", "--max-steps", "12")
-    done = renter.run(*line)
+    aws.quotas["L-DB2E81BA"] = 0.0
+    done = renter.run("dpo", "--budget", "5", "--cloud", "aws", "--max-steps", "12")
     assert done.returncode == 2, "nobody can be asked here"
-    print(done.stderr)
+    assert "aws g6e.xlarge in us-east-1: the quota Running On-Demand G and VT instances (L-DB2E81BA)" in done.stderr
+    assert "The next of the plan is tried in its place." in done.stderr
     assert aws.instances() == []
