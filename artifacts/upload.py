@@ -193,7 +193,9 @@ def _verify(shell: Shell, root: str, missing: Mapping[str, Item]) -> None:
         return
     script = f"cd {shlex.quote(root)}/incoming && exec python3 -c {shlex.quote(_VERIFY)}"
     said = shell.run(script, stdin="".join(f"{sha}\n" for sha in missing), timeout_s=3600)
-    if said.status or said.out.strip():
+    if said.status:
+        raise LaunchError("What arrived on the machine could not be looked at", why=said.err.strip()[-2000:])
+    if said.out.strip():
         names = ", ".join(missing[sha].source.name for sha in said.out.split() if sha in missing)
         raise NotWhole(f"What arrived on the machine is not what was sent: {names}", why=said.err.strip())
 
@@ -204,9 +206,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 def check(name):
     digest = hashlib.sha256()
-    with open(name, "rb", buffering=0) as file:
-        for piece in iter(lambda: file.read(2**20), b""):
-            digest.update(piece)
+    try:
+        with open(name, "rb", buffering=0) as file:
+            for piece in iter(lambda: file.read(2**20), b""):
+                digest.update(piece)
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return name + "\\n"
     if digest.hexdigest() == name:
         os.replace(name, os.path.join("..", "blobs", name))
         return ""

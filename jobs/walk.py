@@ -104,10 +104,11 @@ class Walk:
     def _nothing_came(self, tried: list[str]) -> Verdict:
         if self._cancel():
             return Verdict(outcome=Outcome.CANCELLED)
+        following = f"Next: launch resume {self.job.id}, when there may be one again"
+        if self._shut and len(tried) == 1:  # nobody said that there is none
+            return Verdict(outcome=Outcome.FAILED, error=f"{self.refused}\n{following}")
         asked = "\n".join([f"{NO_MACHINE} Tried, in the order of the plan:", *tried])
-        return Verdict(
-            outcome=Outcome.FAILED, error=f"{asked}\nNext: launch resume {self.job.id}, when there may be one again"
-        )
+        return Verdict(outcome=Outcome.FAILED, error=f"{asked}\n{following}")
 
     def _take_over(self) -> Attempt | None:
         """The attempt of an earlier driver whose machine is rented, if there is one. One on this machine has ended."""

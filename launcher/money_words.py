@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Mapping
 
-from artifacts.errors import CredentialProblem, NothingFits, UsageProblem
+from artifacts.errors import CredentialProblem, LaunchError, NothingFits, UsageProblem
 from jobs.clouds import CLOUDS
 from jobs.offer import Plan, PricedOffer
 from jobs.price import BACKENDS
@@ -120,32 +120,50 @@ def _check_credentials(plan: Plan, choice: PricedOffer, environ: Mapping[str, st
 def _rehearse(plan: Plan, choice: PricedOffer, environ: Mapping[str, str]) -> list[str]:
     """What AWS would refuse of the plan's first offers there, until one that it would not."""
     from jobs.aws.account import Account
-    from jobs.backends import OfferFailed
+    from jobs.backends import CloudSilent, OfferFailed
     from jobs.backends.aws_cloud import AwsCloud
     from jobs.backends.choose import usable_clouds
 
     fitting = [one for one in plan.offers if one.fits and one != choice and one.offer.cloud in usable_clouds(plan)]
     on_aws = [choice, *(one for one in fitting if one.offer.cloud == "aws")]
+    elsewhere = [one for one in fitting if one.offer.cloud != "aws"]
     kinds: dict[tuple[str, str | None], PricedOffer] = {}
     for one in on_aws:
         kinds.setdefault((one.offer.instance_type, one.offer.region), one)
-    asked = list(kinds.values())
     account, refused = Account(environ), list[str]()
-    for one in asked[:REHEARSED]:
+    for one in list(kinds.values())[:REHEARSED]:
         offer = one.offer
         cloud = AwsCloud(account, str(offer.region), gpu=offer.gpu, needed_disk_gib=one.option.min_disk_gib)
         try:
             cloud.rehearse(offer)
+        except CloudSilent as error:
+            return [*refused, f"{error.what}: {error.why}. The job asks again."]
         except OfferFailed as error:
-            refused.append(f"aws {offer.instance_type} in {offer.region}: {' '.join([error.what, error.why]).strip()}")
+            refused.append(_refusal(one, error))
+        except LaunchError as error:
+            if not elsewhere and not refused:
+                raise
+            refused.append(_refusal(one, error))
         else:
-            break
-    if len(refused) == len(asked) and len(on_aws) == len(fitting) + 1:
-        raise NothingFits(
-            "AWS would refuse every machine that fits.", why="\n".join(refused), costing="Nothing was bought.",
-            next_step="what the line above names, or another --region or --instance-type, or --cloud any",
-        )  # fmt: skip
-    return [*refused, "The next of the plan is tried in its place."] if refused else []
+            return [*refused, _instead(one)] if refused else []
+    if elsewhere:
+        return [*refused, _instead(elsewhere[0])]
+    if len(refused) < len(kinds):
+        return [*refused, "The next of the plan is tried in its place."]
+    raise NothingFits(
+        "AWS would refuse every machine that fits.", why="\n".join(refused), costing="Nothing was bought.",
+        next_step="what the line above names, or another --region or --instance-type, or --cloud any",
+    )  # fmt: skip
+
+
+def _refusal(one: PricedOffer, error: LaunchError) -> str:
+    said = " ".join(part for part in (error.what, error.why) if part)
+    return f"{one.offer.cloud} {one.offer.instance_type} in {one.offer.region}: {said}"
+
+
+def _instead(one: PricedOffer) -> str:
+    offer, expected = one.offer, money(one.cost_expected)
+    return f"{offer.cloud} {offer.instance_type} in {offer.region} is tried in its place: {expected} expected."
 
 
 REHEARSED = 4

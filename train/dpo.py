@@ -23,7 +23,7 @@ from train.config import LOSS_TYPES, End, RunConfig, Training
 from train.cores import cores
 from train.errors import InputError, TrainError
 from train.ranks import Followers, Place, report
-from train.swap import SwapWatch
+from train.swap import swap_watched
 
 
 def run(config: RunConfig, *, started: float, stop_on_eof: bool = False, place: Place | None = None) -> int:
@@ -41,9 +41,7 @@ def run(config: RunConfig, *, started: float, stop_on_eof: bool = False, place: 
     if stop_on_eof:
         stop.watch_stdin()
     with held(config.output_dir):
-        end_at_once = functools.partial(_end_at_once, config, started)
-        followers, swap = Followers(config, place, end_at_once), SwapWatch(end_at_once)
-        swap.start()
+        followers = Followers(config, place, functools.partial(_end_at_once, config, started))
         try:
             check_settings(config.training, place.size)
             end = _train(config, stop, started, followers.start())
@@ -56,8 +54,6 @@ def run(config: RunConfig, *, started: float, stop_on_eof: bool = False, place: 
             if isinstance(problem, TrainError):
                 raise problem from problem.__cause__
             raise
-        finally:
-            swap.close()
         _write_end(config, end)
     return 0
 
@@ -157,7 +153,8 @@ def _train(config: RunConfig, stop: Any, started: float, place: Place) -> End:
     if early is None:
         if resumed is None or step < steps:
             trainer.add_callback(course)
-            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+            with swap_watched(functools.partial(_end_at_once, config, started)):  # weights were read in before
+                trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         else:
             trainer.take_up(resumed)  # transformers would train one step more than asked for
             course.make_up_validation()

@@ -7,11 +7,12 @@ again costs nothing, and reading weights in is major faults too. Needs no torch.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,28 +56,26 @@ def thrashing(first: Look, last: Look) -> bool:
     )
 
 
-class SwapWatch:
-    """Calls `end` from a thread of its own, once, when a whole window was spent so."""
+@contextlib.contextmanager
+def swap_watched(end: Callable[[TrainError], None], *, window_s: float = WINDOW_S) -> Generator[None]:
+    """Calls `end` from a thread of its own, once, when a whole window was spent so. Nothing where there is no /proc."""
+    over = threading.Event()
+    thread = threading.Thread(target=_watch, args=(over, end, window_s), name="swap", daemon=True)
+    if Path("/proc/self/stat").exists():
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
 
-    def __init__(self, end: Callable[[TrainError], None], *, window_s: float = WINDOW_S) -> None:
-        self._end, self._window_s = end, window_s
-        self._over = threading.Event()
 
-    def start(self) -> None:
-        """Does nothing where there is no /proc."""
-        if Path("/proc/self/stat").exists():
-            threading.Thread(target=self._watch, name="swap", daemon=True).start()
-
-    def close(self) -> None:
-        self._over.set()
-
-    def _watch(self) -> None:
-        looks: deque[Look] = deque(maxlen=LOOKS + 1)
-        while not self._over.wait(self._window_s / LOOKS):
-            looks.append(look())
-            if len(looks) > LOOKS and thrashing(looks[0], looks[-1]):
-                self._end(problem(looks[0], looks[-1]))
-                return
+def _watch(over: threading.Event, end: Callable[[TrainError], None], window_s: float) -> None:
+    looks: deque[Look] = deque(maxlen=LOOKS + 1)
+    while not over.wait(window_s / LOOKS):
+        looks.append(look())
+        if len(looks) > LOOKS and thrashing(looks[0], looks[-1]):
+            end(problem(looks[0], looks[-1]))
+            return
 
 
 def problem(first: Look, last: Look) -> TrainError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import socket
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +18,7 @@ from artifacts.errors import CredentialProblem, LaunchError
 from jobs.aws import codes, image, network, price, quota
 from jobs.aws.account import Account
 from jobs.aws.problems import AwsProblem, asking
-from jobs.backends import OfferFailed
+from jobs.backends import CloudSilent, OfferFailed
 from jobs.backends.provider import CreateUncertain, Instance, Order, Quote
 from jobs.clouds import CLOUDS
 from jobs.gpus import retired
@@ -65,7 +66,8 @@ class AwsCloud:
                 raise OfferFailed(f"AWS has no {kind} in {self.region}", why=retired(kind) or "")
             disk_gib = self._disk_gib()
         except AwsProblem as problem:
-            raise OfferFailed(problem.what, why=problem.why) from problem
+            kind_of = OfferFailed if problem.answered else CloudSilent
+            raise kind_of(problem.what, why=problem.why) from problem
         self._require_quota(kind)
         return Quote(self._price(offer) + price.beside_the_instance(disk_gib), None)
 
@@ -100,7 +102,8 @@ class AwsCloud:
         except AwsProblem as problem:
             # Of room it cannot speak: it tries one zone, and makes nothing there.
             if problem.code not in {"DryRunOperation"} | codes.NO_CAPACITY | codes.NOT_IN_ZONE:
-                raise OfferFailed(problem.what, why=problem.why) from problem
+                kind_of = OfferFailed if problem.answered else CloudSilent
+                raise kind_of(problem.what, why=problem.why) from problem
 
     def _price(self, offer: Offer) -> float:
         try:
@@ -315,4 +318,5 @@ def request(order: Order, made_from: image.Image, disk_gib: int, zone: str, subn
 
 
 def _log(line: str) -> None:
-    print(line, flush=True)
+    """Into a driver's log, or beside what a command prints."""
+    print(line, file=sys.stderr, flush=True)

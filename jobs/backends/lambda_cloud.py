@@ -55,7 +55,10 @@ class LambdaCloud:
         return Quote(found.instance_type.price_cents_per_hour / 100, free)
 
     def ensure_ssh_key(self, name: str, public: str) -> str:
-        return self._api.ensure_ssh_key(name, public)
+        try:
+            return self._api.ensure_ssh_key(name, public)
+        except LambdaProblem as error:
+            raise CloudSilent(error.what, why=error.why) from error
 
     def resources(self) -> Mapping[str, object]:
         return {}

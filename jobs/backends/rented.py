@@ -44,6 +44,12 @@ UNSEEN_S = 300.0
 """A boot at which nobody has looked for so long may be over."""
 SLACK_S = 120.0
 """By which a machine's own deadline may be off: its clock is set while it boots."""
+FIRST_WORDS = (
+    f"cat {PUBLISHED}; date +%s; n=0; "
+    "until pgrep -f '[d]eadline run' > /dev/null || [ $n = 40 ]; do sleep 0.5; n=$((n + 1)); done; "
+    "pgrep -cf '[d]eadline run' || true"
+)
+"""What is asked of a machine first. Arming says the deadline; systemd may start what keeps it a little later."""
 
 
 class RentedMachine:
@@ -228,11 +234,10 @@ class RentedMachine:
         key_file, _ = self._sky.key_pair()
         shell = self._shell = Shell(RemoteHost(address, USER, key_file, record.host_key))
         said = self._first_words(shell, say, limit_s)
-        numbers = said.out.split()
-        if len(numbers) == 2:
-            left_s = int(numbers[0]) - int(numbers[1])
-            self._file.change(ends_at=self._clock.now() + timedelta(seconds=left_s))
-        if len(numbers) != 2 or int(numbers[0]) - int(numbers[1]) > record.on_host_s + SLACK_S:
+        numbers = [int(word) for word in said.out.split()]
+        if len(numbers) == 3:
+            self._file.change(ends_at=self._clock.now() + timedelta(seconds=numbers[0] - numbers[1]))
+        if len(numbers) != 3 or numbers[0] - numbers[1] > record.on_host_s + SLACK_S or not numbers[2]:
             raise Unreachable("The machine has no deadline of its own", why=said.err.strip() or said.out.strip())
         self._run = RemoteRun(
             self._home, self._write, self._job, self._choice, self._clock, shell=shell, record=self._file,
@@ -241,11 +246,11 @@ class RentedMachine:
         self._run.begin()
 
     def _first_words(self, shell: Shell, say: Say, limit_s: float) -> Said:
-        """Its deadline, and what time it is there, as soon as somebody can log in."""
+        """Its deadline, what time it is there, and how many processes keep the deadline, as soon as one can log in."""
         began = self._clock.monotonic()
         while True:
             try:
-                return shell.run(f"cat {PUBLISHED}; date +%s", timeout_s=30)
+                return shell.run(FIRST_WORDS, timeout_s=30)
             except Unreachable:
                 waited_s = self._clock.monotonic() - began
                 if waited_s > limit_s:

@@ -20,7 +20,7 @@ CGROUPS = Path("/sys/fs/cgroup/memory")
 LIMIT_MIB = 96
 USES = """
 import sys, threading, time
-from train.swap import SwapWatch, look
+from train.swap import swap_watched
 
 said = []
 over = threading.Event()
@@ -28,15 +28,14 @@ def end(problem):
     said.append(problem)
     over.set()
 
-watch = SwapWatch(end, window_s=3)
-watch.start()
-memory = bytearray(int(sys.argv[1]) * 2**20)
-until = time.monotonic() + float(sys.argv[2])
-while not over.is_set() and time.monotonic() < until:
-    for page in range(0, len(memory), 4096):
-        memory[page] = 1
-        if page % 2**22 == 0 and (over.is_set() or time.monotonic() > until):
-            break
+with swap_watched(end, window_s=3):
+    memory = bytearray(int(sys.argv[1]) * 2**20)
+    until = time.monotonic() + float(sys.argv[2])
+    while not over.is_set() and time.monotonic() < until:
+        for page in range(0, len(memory), 4096):
+            memory[page] = 1
+            if page % 2**22 == 0 and (over.is_set() or time.monotonic() > until):
+                break
 print(said[0] if said else "nothing to say")
 """
 

@@ -234,7 +234,6 @@ def test_a_connection_cut_in_mid_upload_is_taken_up_again(rent: Rent, cloud: Clo
     succeeded(job)
 
 
-@pytest.mark.full
 def test_each_step_is_seen_here_within_ten_seconds(rent: Rent, cloud: Cloud) -> None:
     job = rent("--max-steps", "100")
     metrics = job.home.work("dpo-1") / "metrics.jsonl"
@@ -257,6 +256,7 @@ def test_each_step_is_seen_here_within_ten_seconds(rent: Rent, cloud: Cloud) -> 
     succeeded(job)
 
 
+@pytest.mark.full
 def test_a_network_that_is_silent_for_a_while_in_training_costs_nothing_but_time(rent: Rent, cloud: Cloud) -> None:
     job = rent("--max-steps", "200")
     ended = job.start()

@@ -193,7 +193,7 @@ def test_with_the_launcher_gone_for_good_the_machine_ends_itself(renter: Program
 def test_with_the_launcher_gone_for_good_in_a_long_training_the_budgets_deadline_ends_the_machine(
     renter: Program, cloud: Cloud
 ) -> None:
-    """No `--hold`, and a training that would go on for hours: the least budget that is accepted, to its end."""
+    """No `--hold`, a training that would go on for hours, and $0.60: half an hour of the machine."""
     budget = 0.60
     words = [word if word != "5" else f"{budget:g}" for word in LINE if word not in ("--max-steps", "12")]
     launcher = renter.start(*words, "--epochs", "4000", "--max-steps", "40000", "--partial")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import runpy
+import shutil
 import signal
 import socket
 import stat
@@ -350,6 +352,16 @@ def test_arming_fixes_the_deadline_before_it_returns_and_leaves_a_guard_that_is_
                 with contextlib.suppress(ProcessLookupError):  # its shell was the one that it ended with
                     os.kill(pid, signal.SIGKILL)
     assert copies(machine) == []
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed here")
+def test_systemd_takes_the_unit_as_it_is_written(tmp_path: Path) -> None:
+    """No machine of the tests runs systemd, and those at the providers do."""
+    unit = tmp_path / "launch-guard.service"
+    script = str(guard.script_file())
+    unit.write_text(str(runpy.run_path(script)["UNIT"]) % f"{sys.executable} {script} run --folder {tmp_path}")
+    said = subprocess.run(["systemd-analyze", "verify", unit], check=False, capture_output=True, text=True, timeout=60)
+    assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
 
 
 # ---- where powering off ends the machine ----
