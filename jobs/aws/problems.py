@@ -54,7 +54,7 @@ def credential_problem(
             why=f"It answered {failed} to {to}.",
             next_step=f"{SIGN_IN}; if it goes on, set this machine's clock",
         )
-    if failed in ("AuthFailure", "OptInRequired") and region:
+    if failed in ("AuthFailure", "InvalidClientTokenId", "OptInRequired") and region:
         return CredentialProblem(
             f"AWS does not accept the credentials in {region}.",
             why=f"It answered {failed} to {to}: the account has not enabled this region, or the key is not valid.",

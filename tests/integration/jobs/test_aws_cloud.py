@@ -151,7 +151,7 @@ def test_a_quote_is_the_price_of_now_with_disk_and_address(aws: FakeAws) -> None
 def test_prices_that_may_not_be_asked_for_are_the_plans(aws: FakeAws, capsys: pytest.CaptureFixture[str]) -> None:
     aws.fail("GetProducts", "AccessDeniedException")
     assert cloud().quote(OFFER).price_per_hour > OFFER.price_per_hour
-    assert "may not call pricing:GetProducts" in capsys.readouterr().out
+    assert "may not call pricing:GetProducts" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("kind", "code", "vcpus"), [("g6e.xlarge", "L-DB2E81BA", 4), ("p3.8xlarge", "L-417A185B", 32)])
@@ -369,7 +369,7 @@ def test_an_address_that_nobody_knows_is_said(
 ) -> None:
     monkeypatch.setenv("LAUNCH_PUBLIC_ADDRESS", "")
     cloud().create(ORDER)
-    assert "open to every address" in capsys.readouterr().out
+    assert "open to every address" in capsys.readouterr().err
     assert ranges() == ["0.0.0.0/0"]
 
 
