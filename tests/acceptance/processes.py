@@ -38,10 +38,11 @@ def after_step(step: int) -> Moment:
 
 
 def end_all(folder: Path) -> None:
-    """Ends what a failed test left with a state folder in `folder`, a stopped trainer and its driver above all."""
+    """Ends what a test left with a state folder in `folder`: a stopped trainer, its driver, SkyPilot's server."""
     for process in psutil.process_iter():
         try:
-            if Path(process.environ().get("LAUNCH_HOME", "/")).is_relative_to(folder):
+            environ = process.environ()
+            if Path(environ.get("LAUNCH_HOME") or environ.get("LAUNCH_SKYPILOT_FOLDER", "/")).is_relative_to(folder):
                 process.kill()
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             continue
