@@ -14,7 +14,7 @@ from collections.abc import Callable
 from artifacts.errors import CredentialProblem, HostKeyChanged, LaunchError, LeaseLost, MachineGone, StoreFailed
 from jobs import unended
 from jobs.backends import CancelledEarly, CloudSilent, Command, OfferFailed
-from jobs.backends.choose import BackendOf, backend_of, usable_clouds
+from jobs.backends.choose import BackendOf, backend_of, place, ranked
 from jobs.clock import Clock, SystemClock
 from jobs.clouds import CLOUDS
 from jobs.home import Home
@@ -86,7 +86,7 @@ class Walk:
             self._walk(attempt or self._open(choice))
             if self.refused is None or self.verdict is not None:
                 break
-            rest = [other for other in choices if _place(other) != _place(choice)]
+            rest = [other for other in choices if place(other) != place(choice)]
             choices = self._elsewhere if self._shut else rest
             tried.append(f"  {offer.cloud} {offer.instance_type} in {offer.region}: {self.refused}")
             if not choices or self._cancel():
@@ -132,14 +132,12 @@ class Walk:
         assert plan.choice is not None, "a plan that fits nothing is no job"
         if plan.choice.offer.cloud == "local":
             return [plan.choice]
-        usable = usable_clouds(plan)
-        fitting = [one for one in plan.offers if one.fits and one.offer.cloud in usable and one != plan.choice]
-        ranked = [plan.choice, *fitting]
+        offers = ranked(plan)
         if attempt is not None:
-            place = (attempt.cloud, attempt.instance_type, attempt.region)
-            taken = [one for one in ranked if _place(one) == place]
-            ranked = [*taken[:1], *(one for one in ranked if one not in taken)]
-        return ranked
+            there = (attempt.cloud, attempt.instance_type, attempt.region)
+            taken = [one for one in offers if place(one) == there]
+            offers = [*taken[:1], *(one for one in offers if one not in taken)]
+        return offers
 
     def _open(self, choice: PricedOffer) -> Attempt:
         unit_s = CLOUDS[choice.offer.cloud].billing_unit_s
@@ -344,11 +342,6 @@ STEPS: dict[State, Step] = {
     State.EVALUATING: Walk.evaluate,
     State.PULLING: Walk.pull,
 }
-
-
-def _place(choice: PricedOffer) -> tuple[str, str, str | None]:
-    """What one create call asks for: an exact type in one region."""
-    return choice.offer.cloud, choice.offer.instance_type, choice.offer.region
 
 
 def _log(line: str) -> None:

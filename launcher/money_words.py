@@ -109,7 +109,7 @@ def check_can_start(plan: Plan, settings: Settings, environ: Mapping[str, str]) 
 
 def _check_credentials(plan: Plan, choice: PricedOffer, environ: Mapping[str, str]) -> list[str]:
     if choice.offer.cloud == "aws":
-        return _rehearse(plan, choice, environ)
+        return _rehearse(plan, environ)
     from jobs.lambda_key import lambda_key, new_key
 
     if lambda_key(environ) is None:
@@ -117,19 +117,19 @@ def _check_credentials(plan: Plan, choice: PricedOffer, environ: Mapping[str, st
     return []
 
 
-def _rehearse(plan: Plan, choice: PricedOffer, environ: Mapping[str, str]) -> list[str]:
+def _rehearse(plan: Plan, environ: Mapping[str, str]) -> list[str]:
     """What AWS would refuse of the plan's first offers there, until one that it would not."""
     from jobs.aws.account import Account
     from jobs.backends import CloudSilent, OfferFailed
     from jobs.backends.aws_cloud import AwsCloud
-    from jobs.backends.choose import usable_clouds
+    from jobs.backends.choose import place, ranked
 
-    fitting = [one for one in plan.offers if one.fits and one != choice and one.offer.cloud in usable_clouds(plan)]
-    on_aws = [choice, *(one for one in fitting if one.offer.cloud == "aws")]
-    elsewhere = [one for one in fitting if one.offer.cloud != "aws"]
-    kinds: dict[tuple[str, str | None], PricedOffer] = {}
-    for one in on_aws:
-        kinds.setdefault((one.offer.instance_type, one.offer.region), one)
+    offers = ranked(plan)
+    elsewhere = [one for one in offers if one.offer.cloud != "aws"]
+    kinds: dict[tuple[str, str, str | None], PricedOffer] = {}
+    for one in offers:
+        if one.offer.cloud == "aws":
+            kinds.setdefault(place(one), one)
     account, refused = Account(environ), list[str]()
     for one in list(kinds.values())[:REHEARSED]:
         offer = one.offer
@@ -138,10 +138,8 @@ def _rehearse(plan: Plan, choice: PricedOffer, environ: Mapping[str, str]) -> li
             cloud.rehearse(offer)
         except CloudSilent as error:
             return [*refused, f"{error.what}: {error.why}. The job asks again."]
-        except OfferFailed as error:
-            refused.append(_refusal(one, error))
         except LaunchError as error:
-            if not elsewhere and not refused:
+            if not (isinstance(error, OfferFailed) or elsewhere or refused):
                 raise
             refused.append(_refusal(one, error))
         else:

@@ -66,8 +66,7 @@ class AwsCloud:
                 raise OfferFailed(f"AWS has no {kind} in {self.region}", why=retired(kind) or "")
             disk_gib = self._disk_gib()
         except AwsProblem as problem:
-            kind_of = OfferFailed if problem.answered else CloudSilent
-            raise kind_of(problem.what, why=problem.why) from problem
+            raise _failed(problem) from problem
         self._require_quota(kind)
         return Quote(self._price(offer) + price.beside_the_instance(disk_gib), None)
 
@@ -102,8 +101,7 @@ class AwsCloud:
         except AwsProblem as problem:
             # Of room it cannot speak: it tries one zone, and makes nothing there.
             if problem.code not in {"DryRunOperation"} | codes.NO_CAPACITY | codes.NOT_IN_ZONE:
-                kind_of = OfferFailed if problem.answered else CloudSilent
-                raise kind_of(problem.what, why=problem.why) from problem
+                raise _failed(problem) from problem
 
     def _price(self, offer: Offer) -> float:
         try:
@@ -256,6 +254,11 @@ class AwsCloud:
             instance_type=str(one["InstanceType"]),
             region=self.region,
         )
+
+
+def _failed(problem: AwsProblem) -> OfferFailed:
+    """Of a question before the create call: refused, or not answered."""
+    return (OfferFailed if problem.answered else CloudSilent)(problem.what, why=problem.why)
 
 
 class _NotHere(Exception):

@@ -85,3 +85,15 @@ def has_credentials(cloud: str, environ: Mapping[str, str] = os.environ) -> bool
     from jobs.aws.account import signs_of_credentials
 
     return cloud != "aws" or signs_of_credentials(environ)
+
+
+def ranked(plan: Plan) -> list[PricedOffer]:
+    """The offers to try: the chosen one, then what else fits, as the plan has it, on clouds that can be rented from."""
+    assert plan.choice is not None, "a plan that fits nothing is no job"
+    usable = usable_clouds(plan)
+    return [plan.choice, *(one for one in plan.offers if one.fits and one.offer.cloud in usable and one != plan.choice)]
+
+
+def place(choice: PricedOffer) -> tuple[str, str, str | None]:
+    """What one create call asks for: an exact type in one region."""
+    return choice.offer.cloud, choice.offer.instance_type, choice.offer.region

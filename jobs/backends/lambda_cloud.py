@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 
 from artifacts.errors import CredentialProblem
 from jobs import lambda_api
@@ -44,10 +45,8 @@ class LambdaCloud:
         return hashlib.sha256(self.key.encode()).hexdigest()[:12]
 
     def quote(self, offer: Offer) -> Quote:
-        try:
+        with _before_the_create():
             types, _ = self._api.instance_types()
-        except LambdaProblem as error:
-            raise CloudSilent(error.what, why=error.why) from error
         found = types.get(offer.instance_type)
         if found is None:
             raise OfferFailed(f"Lambda no longer sells {offer.instance_type}")
@@ -55,10 +54,8 @@ class LambdaCloud:
         return Quote(found.instance_type.price_cents_per_hour / 100, free)
 
     def ensure_ssh_key(self, name: str, public: str) -> str:
-        try:
+        with _before_the_create():
             return self._api.ensure_ssh_key(name, public)
-        except LambdaProblem as error:
-            raise CloudSilent(error.what, why=error.why) from error
 
     def resources(self) -> Mapping[str, object]:
         return {}
@@ -88,6 +85,15 @@ class LambdaCloud:
 
     def console(self) -> str:
         return CONSOLE
+
+
+@contextmanager
+def _before_the_create() -> Generator[None]:
+    """Nothing has been asked for yet that costs money: another cloud may have it."""
+    try:
+        yield
+    except LambdaProblem as error:
+        raise CloudSilent(error.what, why=error.why) from error
 
 
 def _instance(one: lambda_api.Instance) -> Instance:

@@ -157,7 +157,7 @@ def stock_trainer(setup: Setup, folder: Path) -> DPOTrainer:
     made = DPOTrainer(
         model=_model(setup), args=options, train_dataset=words, processing_class=_tokenizer(), peft_config=LORA
     )  # fmt: skip
-    _checkpoint(made, setup)
+    begin_checkpointing(made)
     for parameter in made.model.parameters():
         if parameter.requires_grad:  # TRL casts a quantized model's to bf16; the ways are compared at one optimizer's
             parameter.data = parameter.data.float()
@@ -180,14 +180,14 @@ def our_trainer(setup: Setup, folder: Path) -> StageBTrainer:
     )  # fmt: skip
     some = Row(prompt_ids=[2] * 16, chosen_ids=[3] * 16, rejected_ids=[4] * 16)
     made = StageBTrainer(config, stage_a, ReferenceCache(Path(out), "bench"), [some], [], 1)
-    _checkpoint(made, setup)
+    begin_checkpointing(made)
     assert made.share_prompts(some) is None
     return made
 
 
-def _checkpoint(trainer: DPOTrainer, setup: Setup) -> None:
-    """What `Trainer.train` does at its beginning, since no way here calls it."""
-    if setup.checkpointing:
+def begin_checkpointing(trainer: DPOTrainer) -> None:
+    """What `Trainer.train` does at its beginning where it is asked for, for steps that are taken without it."""
+    if trainer.args.activation_checkpointing:
         kwargs = trainer.args.activation_checkpointing_kwargs
         trainer.model.activation_checkpointing_enable(activation_checkpointing_kwargs=kwargs)
 

@@ -20,6 +20,7 @@ from transformers import (
     StableLmForCausalLM,
 )
 
+from tests.bench.train_ways import begin_checkpointing
 from tests.train import conftest
 from tests.train.runs import lines, start
 from tests.train.test_resume import adapters
@@ -71,9 +72,7 @@ def trainer_of(document: dict) -> StageBTrainer:
     stage_a = load_stage_a(config.model, config.execution, config.training)
     cache = ReferenceCache(config.reference_cache, stage_a.key)
     trainer = StageBTrainer(config, stage_a, cache, BATCHES["ragged"], [], 4)
-    if config.execution.gradient_checkpointing:  # as `train` does, which is not called here
-        kwargs = trainer.args.activation_checkpointing_kwargs
-        trainer.model.activation_checkpointing_enable(activation_checkpointing_kwargs=kwargs)
+    begin_checkpointing(trainer)
     torch.manual_seed(3)
     for parameter in trainer._trained():
         parameter.data += 0.1 * torch.randn_like(parameter)
