@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
@@ -72,13 +73,14 @@ class Lengths:
         return cls(longest, mean, Shape(pairs, longest), mean / longest, square / longest**2, said)
 
     @classmethod
-    def shared(cls, cut: list[CutPair], pairs: int) -> Lengths:
-        """Of batches of `pairs`, without padding; each prompt is computed once."""
+    def shared(cls, cut: list[CutPair], pairs: int, layers: int) -> Lengths:
+        """Of batches of `pairs`, without padding; each prompt is computed once, by a model of so many layers."""
         tokens = [sum(pair) for pair in cut]
         fullest = cut[tokens.index(max(tokens))]
         said = f"the longest of {len(cut):,} pairs, {max(tokens):,} tokens with its prompt once"
         mean, traced = fmean(tokens), _as_shape(fullest, 1)
-        square = fmean(_as_shape(pair, 1).looked_at(shared=True) for pair in cut) / traced.looked_at(shared=True)
+        looked_at = fmean(_as_shape(pair, 1).looked_at(layers, shared=True) for pair in cut)
+        square = looked_at / traced.looked_at(layers, shared=True)
         longest = max(pair.length for pair in cut)
         return cls(longest, mean, _as_shape(fullest, pairs), mean / max(tokens), square, said)
 
@@ -106,7 +108,8 @@ def estimate(asked: EstimateConfig) -> Estimate:
     ways = _ways(subject, training.micro_batch_size or training.batch_size, training.batch_size)
     shares = shares_prompts(subject.config, ways[0].recipe, training.max_length)
     ways = [replace(way, recipe=replace(way.recipe, share_prompts=shares)) for way in ways]
-    of_pairs = Lengths.shared if shares else Lengths.padded
+    layers = subject.config.num_hidden_layers
+    of_pairs = partial(Lengths.shared, layers=layers) if shares else Lengths.padded
     lengths = {
         way.pairs: of_pairs(sizes, way.pairs) if sizes else Lengths.all_of(training.max_length, way.pairs)
         for way in ways

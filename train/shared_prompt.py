@@ -24,6 +24,7 @@ from transformers.masking_utils import sdpa_mask
 from trl.trainer.utils import FusedCausalLMOutput
 
 from train.completion_head import label_log_probs
+from train.last_layer import READS_LABELS
 from train.shared_row import SharedRow
 
 ATTENTION = "shared_prompt"
@@ -56,30 +57,43 @@ def attention(
     """An attention function of transformers: heads x tokens x width in, tokens x heads x width out.
 
     With `shared_row`, the batch is that row: shared + rejected is causal as it lies there, and so is one product; the
-    chosen completion looks at itself and at the prompt under a small mask. Without, it is transformers' SDPA.
+    chosen completion looks at itself and at the prompt under a small mask. (In the last layer only completions look:
+    train/last_layer.py.) Without, it is transformers' SDPA.
     """
     if shared_row is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more
         )
     product = functools.partial(functional.scaled_dot_product_attention, dropout_p=dropout, scale=scaling)
-    return attend(product, query, key, value, shared_row), None
+    return attend(module, product, query, key, value, shared_row), None
 
 
 def attend(
-    product: Callable[..., torch.Tensor], query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, row: SharedRow
+    module: Any,
+    product: Callable[..., torch.Tensor],
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    row: SharedRow,
 ) -> torch.Tensor:
     """The attention of a row, by `product`, which takes query, key, value and either `attn_mask` or `is_causal`."""
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    labels_alone = getattr(module, READS_LABELS, False)
     outputs: list[torch.Tensor] = []
     for span in row.spans:
-        chosen, seen, rest = (
+        chosen, seen, rest, rejected = (
             slice(span.start, span.prompt), slice(span.start, span.second), slice(span.prompt, span.end),
+            slice(span.second, span.end),
         )  # fmt: skip
-        mask = row.mask(span, query.dtype)
+        mask = row.mask_of_chosen(span, query.dtype)
         outputs.append(product(query[:, :, chosen], key[:, :, seen], value[:, :, seen], attn_mask=mask))
-        outputs.append(product(query[:, :, rest], key[:, :, rest], value[:, :, rest], is_causal=True))
+        if labels_alone:
+            outputs.append(torch.zeros_like(query[:, :, span.prompt : span.second]))
+            mask = row.mask_of_rejected(span, query.dtype)
+            outputs.append(product(query[:, :, rejected], key[:, :, rest], value[:, :, rest], attn_mask=mask))
+        else:
+            outputs.append(product(query[:, :, rest], key[:, :, rest], value[:, :, rest], is_causal=True))
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
 
 

@@ -58,7 +58,7 @@ class SharedRow:
         for prompt, chosen, rejected in pairs:
             spans.append(Span(spans[-1].end if spans else 0, chosen, prompt - 1, rejected))
         self.spans = tuple(spans)
-        self._masks: dict[tuple[Span, torch.dtype], torch.Tensor] = {}
+        self._masks: dict[tuple[int, int, torch.dtype, bool], torch.Tensor] = {}
 
     @classmethod
     def of(cls, attention_mask: torch.Tensor, completion_mask: torch.Tensor) -> SharedRow:
@@ -104,10 +104,19 @@ class SharedRow:
         ]
         return torch.cat(pieces).to(self.device)
 
-    def mask(self, span: Span, dtype: torch.dtype) -> torch.Tensor:
+    def mask_of_chosen(self, span: Span, dtype: torch.dtype) -> torch.Tensor:
         """(chosen, chosen + shared), added to scores: what the chosen completion sees of itself and of the prompt."""
-        if (span, dtype) not in self._masks:
-            mask = torch.zeros((span.chosen, span.chosen + span.shared), dtype=dtype, device=self.device)
-            mask[:, : span.chosen] = torch.full_like(mask[:, : span.chosen], float("-inf")).triu(1)
-            self._masks[span, dtype] = mask
-        return self._masks[span, dtype]
+        return self._mask(span.chosen, span.shared, dtype, own_first=True)
+
+    def mask_of_rejected(self, span: Span, dtype: torch.dtype) -> torch.Tensor:
+        """(rejected, shared + rejected): the same of the rejected completion, which lies behind the prompt."""
+        return self._mask(span.rejected, span.shared, dtype, own_first=False)
+
+    def _mask(self, own: int, shared: int, dtype: torch.dtype, *, own_first: bool) -> torch.Tensor:
+        which = own, shared, dtype, own_first
+        if which not in self._masks:
+            mask = torch.zeros((own, own + shared), dtype=dtype, device=self.device)
+            itself = slice(own) if own_first else slice(shared, None)
+            mask[:, itself] = torch.full_like(mask[:, itself], float("-inf")).triu(1)
+            self._masks[which] = mask
+        return self._masks[which]

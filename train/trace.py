@@ -26,6 +26,7 @@ from trl import DPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 from train.errors import InputError
+from train.last_layer import LastLayer
 from train.shared_prompt import SharedPrompt, obstacle
 from train.shared_row import SharedRow
 from train.trace_kernels import ATTENTION, attention_flop, quantize
@@ -49,12 +50,13 @@ class Shape:
     def completion(self) -> int:
         return self.length - self.prompt
 
-    def looked_at(self, *, shared: bool) -> int:
-        """Pairs of a query and a key in one product of attention, without a causal mask's saving."""
+    def looked_at(self, layers: int, *, shared: bool) -> int:
+        """Pairs of a query and a key in a product of attention in all layers, without a causal mask's saving."""
         if not shared:
-            return 2 * self.pairs * self.length**2
+            return layers * 2 * self.pairs * self.length**2
         places = self.length - 1  # of a completion and what the two share of the prompt
-        return self.pairs * (places**2 + self.completion * places)
+        of_chosen, last = self.completion * places, 2 * self.completion * places
+        return self.pairs * ((layers - 1) * (places**2 + of_chosen) + last)
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,8 @@ def trace_step(config: PretrainedConfig, recipe: Recipe, shape: Shape) -> Trace:
     """Runs forward, backward and one AdamW step on fake CPU tensors; prompts are shared where the model can."""
     model = policy(config, recipe)
     shares = recipe.share_prompts and obstacle(model, shape.length) is None
+    if shares:
+        LastLayer(model)
     with FakeTensorMode(allow_non_fake_inputs=True):
         materialize(model)
         meter = LiveStorage()
@@ -155,7 +159,7 @@ def trace_step(config: PretrainedConfig, recipe: Recipe, shape: Shape) -> Trace:
         resident = meter.live
         with meter:
             step(model, trainable, batch, recipe, row_of(shape) if shares else None, after_forward=meter.mark)
-    product = attention_flop(config, shape.looked_at(shared=shares))
+    product = attention_flop(config, shape.looked_at(config.num_hidden_layers, shared=shares))
     # A step's forward makes the head's product for the gradient too (train/completion_head.py), a reference pass not.
     head = model.get_base_model().get_output_embeddings()
     ahead = 2 * head.weight.numel() * 2 * shape.pairs * shape.completion if shares else 0

@@ -47,7 +47,7 @@ def _attention(
 ) -> tuple[Any, None]:
     """As the attention that trains. In transformers' SDPA, heads of keys and values are repeated."""
     if shared_row is not None:
-        return attend(_product, query, key, value, shared_row), None
+        return attend(module, _product, query, key, value, shared_row), None
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = (one.repeat_interleave(groups, dim=1) for one in (key, value))
@@ -61,13 +61,13 @@ AttentionInterface.register(ATTENTION, _attention)
 
 
 def attention_flop(config: Any, looked_at: int) -> int:
-    """FLOPs of one of attention's products in all layers; `looked_at`: pairs of a query and a key in it.
+    """FLOPs of one of attention's products; `looked_at`: pairs of a query and a key in it, over all layers.
 
     A forward has two of them, a backward five (torch.utils.flop_counter counts them so).
     """
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return 2 * config.num_hidden_layers * heads * looked_at * width
+    return 2 * heads * looked_at * width
 
 
 class _Quantized(torch.autograd.Function):

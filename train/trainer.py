@@ -24,6 +24,7 @@ from train.arguments import arguments
 from train.config import RunConfig
 from train.errors import TrainError
 from train.group import Group
+from train.last_layer import LastLayer
 from train.model import StageA
 from train.reference import ReferenceCache, pair_key
 from train.rows import Row
@@ -149,13 +150,14 @@ class StageBTrainer(DPOTrainer):
         )
         inputs = self._prepare_inputs(self.data_collator([short]))
         theirs = torch.cat(self.compute_ref_log_probs(self.model, inputs))
-        usual = exchange_attention(self.model, ATTENTION)
+        usual, narrowed = exchange_attention(self.model, ATTENTION), LastLayer(self.model)
         self.shares_prompts = True
         ours = torch.cat(self.compute_ref_log_probs(self.model, inputs))
         tolerance = PROBE_TOLERANCE[self.model.dtype]
         if torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance):
             return None
         self.shares_prompts = False
+        narrowed.release()
         exchange_attention(self.model, usual)
         return "its log-probabilities differ from the usual ones where prompts are shared"
 

@@ -15,6 +15,7 @@ import torch
 from transformers import LlamaConfig, MistralConfig, PretrainedConfig, Qwen2Config
 
 from tests.bench.allocator import peak_of
+from train.last_layer import LastLayer
 from train.shared_prompt import ATTENTION
 from train.trace import Recipe, Shape, inputs, materialize, policy, row_of, step, trace_step, trainable_of
 
@@ -49,6 +50,8 @@ def real(config: PretrainedConfig, recipe: Recipe, shape: Shape) -> tuple[Any, d
     for name, buffer in model.named_buffers():
         buffer.fill_(1e-3) if buffer.is_floating_point() else buffer.zero_()
         assert name
+    if recipe.share_prompts:
+        LastLayer(model)
     return model, inputs(shape)
 
 

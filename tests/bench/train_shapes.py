@@ -33,19 +33,21 @@ def rows_of(lengths: list[tuple[int, int, int]], vocabulary: int) -> list[Row]:
 def needed_flop(sizes: Mapping[str, Any], lengths: list[tuple[int, int, int]]) -> float:
     """Of a step and half a reference pass: frozen weights are multiplied forward, and backward for their inputs.
 
-    Tokens of the prompt once; attention's products are two forward and four backward, under the causal mask.
+    Tokens of the prompt once, and in the last layer for keys and values alone; attention's products are two forward
+    and four backward, under the causal mask.
     """
     hidden, layers = sizes["hidden_size"], sizes["num_hidden_layers"]
     grouped = hidden * sizes["num_key_value_heads"] // sizes["num_attention_heads"]
-    a_token = 2 * layers * hidden * (2 * hidden + 2 * grouped + 3 * sizes["intermediate_size"])
+    keys_and_values = 2 * hidden * 2 * grouped
+    a_layer = keys_and_values + 2 * hidden * (2 * hidden + 3 * sizes["intermediate_size"])
     a_label = 2 * hidden * sizes["vocab_size"]
     flop = 0.0
     for prompt, chosen, rejected in lengths:
-        tokens, labels = prompt - 1 + chosen + rejected, chosen + rejected
-        seen = prompt**2 / 2 + sum(prompt * completion + completion**2 / 2 for completion in (chosen, rejected))
-        product = 2 * layers * hidden * seen
-        forward = tokens * a_token + labels * a_label + 2 * product
-        flop += forward * (1 + REFERENCE_SHARE) + tokens * a_token + labels * a_label + 4 * product
+        shared, labels = prompt - 1, chosen + rejected
+        of_completions = sum(prompt * completion + completion**2 / 2 for completion in (chosen, rejected))
+        product = 2 * hidden * ((layers - 1) * prompt**2 / 2 + layers * of_completions)
+        weights = (shared + labels) * layers * a_layer - shared * (a_layer - keys_and_values) + labels * a_label
+        flop += (weights + 2 * product) * (1 + REFERENCE_SHARE) + weights + 4 * product
     return flop
 
 

@@ -27,6 +27,7 @@ from train.config import RunConfig
 from train.model import StageA
 from train.reference import ReferenceCache
 from train.rows import Row
+from train.shared_row import SharedRow
 from train.trainer import StageBTrainer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -54,13 +55,14 @@ class Setup:
 
 
 def stock_ways(stock: DPOTrainer, rows: list[Row]) -> dict[str, Way]:
-    """TRL's trainer and model, in three ways and with our head, for one batch of pairs."""
+    """TRL's trainer and model, in three ways, and in two that go a part of our way, for one batch of pairs."""
     batch = stock._prepare_inputs(stock.data_collator(rows))
     return {
         "home_made": Way(_stepping(stock, lambda: home_made_loss(stock, rows))),
         "trl": Way(_stepping(stock, lambda: _loss(stock, batch))),
         "trl_precomputed": _with_reference(stock, batch),
         "ours_head": _with_reference(stock, batch, _CompletionsHead(stock.model)),
+        "dense_mask": _with_reference(stock, batch, _DenseMask(stock.model)),
     }
 
 
@@ -110,6 +112,34 @@ class _CompletionsHead:
         return FusedCausalLMOutput(
             log_probs=log_probs, entropy=nothing, mean_logits=nothing, is_top1=nothing.bool()
         )  # fmt: skip
+
+
+class _DenseMask:
+    """Prompts shared in one row as ours, under a mask of places x places, and our head."""
+
+    def __init__(self, model: Any) -> None:
+        self.base = model.get_base_model()
+
+    def __call__(self, input_ids: Any, attention_mask: Any, labels: Any, **_: Any) -> FusedCausalLMOutput:
+        row = SharedRow.of(attention_mask, labels != -100)
+        mask = torch.zeros((row.positions.size(1),) * 2, dtype=torch.bool, device=input_ids.device)
+        for span in row.spans:
+            chosen, shared, rejected = (
+                slice(span.start, span.prompt), slice(span.prompt, span.second), slice(span.second, span.end),
+            )  # fmt: skip
+            for part in (chosen, shared, rejected):
+                mask[part, part] = torch.ones_like(mask[part, part]).tril()
+            mask[chosen, shared] = mask[rejected, shared] = True
+        ids = input_ids.flatten()
+        states = self.base.base_model(
+            input_ids=ids[row.source].unsqueeze(0), position_ids=row.positions, attention_mask=mask[None, None],
+            use_cache=False,
+        ).last_hidden_state  # fmt: skip
+        found = label_log_probs(states[0, row.labelled], self.base.lm_head, ids[row.source[row.labelled] + 1])
+        shape = (input_ids.size(0), input_ids.size(1) - 1)
+        zeros = found.new_zeros(shape)
+        log_probs = zeros.flatten().index_put((row.predictions,), found).view(shape)
+        return FusedCausalLMOutput(log_probs=log_probs, entropy=zeros, mean_logits=zeros, is_top1=zeros.bool())
 
 
 def _with_reference(trainer: Any, batch: dict[str, Any], model: Any = None) -> Way:

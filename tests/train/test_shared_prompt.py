@@ -143,6 +143,24 @@ def test_50_steps_have_the_losses_of_50_of_trls(run_document):
     assert adapters(ours) != adapters(theirs)  # two ways were compared, and not one with itself
 
 
+def test_the_last_layer_gives_nothing_where_nobody_reads_and_its_adapters_learn_as_trls(run_document):
+    """With an adapter on each of its parts. Without a row, as when the model writes, it is the usual layer."""
+    names = [f"{part}_proj" for part in ("q", "k", "v", "o", "gate", "up", "down")]
+    trainer = trainer_of(run_document(adapter=False, lora_target=names))
+    last = trainer.model.get_base_model().base_model.layers[-1]
+    ids = torch.tensor([[5, 6, 7, 8]])
+    usual, gradient_there = trainer.model(ids).logits, of_step(trainer, BATCHES["ragged"])[2]
+    assert trainer.share_prompts(BATCHES["ragged"][0]) is None
+    seen = []
+    last.mlp.act_fn.register_forward_hook(lambda module, inputs, output: seen.append(output.size(1)))
+    gradient = of_step(trainer, BATCHES["ragged"])[2]
+    completions = sum(len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in BATCHES["ragged"])
+    assert seen == [completions, completions]  # the policy's forward and the reference's
+    assert float((gradient - gradient_there).norm() / gradient_there.norm()) < 1e-5
+    assert torch.allclose(trainer.model(ids).logits, usual, atol=1e-6)
+    assert seen[2:] == [4]
+
+
 def test_a_prompt_or_completion_without_tokens_is_refused():
     for pair in ((0, 3, 3), (4, 0, 3), (4, 3, 0)):
         with pytest.raises(ValueError, match="has no token"):
