@@ -54,6 +54,7 @@ def sky_data(name: str) -> Path:
 def task_document(
     *,
     job: str,
+    method: str = "dpo",
     cloud: str,
     region: str,
     instance_type: str,
@@ -64,9 +65,9 @@ def task_document(
 ) -> dict[str, Any]:
     """The task for one exact type in one region; for people, `runs/JOB/task.yaml`, runnable with `sky launch`.
 
-    `idle_minutes` is how long after SkyPilot's set-up its autostop ends the machine, whatever runs. `envs` are set
-    over those of the file, `file_mounts` (path on the machine -> path here) take the place of the file's, `resources`
-    are what the cloud wants beside type and region.
+    `method` is what is trained, `idle_minutes` how long after SkyPilot's set-up its autostop ends the machine, whatever
+    runs. `envs` are set over those of the file, `file_mounts` (path on the machine -> path here) take the place of the
+    file's, `resources` are what the cloud wants beside type and region.
     """
     document = _load()
     document["name"] = f"launch-{job}"
@@ -76,7 +77,7 @@ def task_document(
         "autostop": {"idle_minutes": idle_minutes, "down": True, "wait_for": "none"},
         **(resources or {}),
     }
-    document["envs"] |= {"LAUNCH_JOB": job} | dict(envs or {})
+    document["envs"] |= {"LAUNCH_JOB": job, "LAUNCH_METHOD": method} | dict(envs or {})
     document["file_mounts"] = dict(file_mounts or {})
     return document
 

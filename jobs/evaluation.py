@@ -17,6 +17,7 @@ def eval_config(spec: JobSpec, *, adapter: Path, test: Path, output: Path, terms
     """
     return EvalConfig(
         job=spec.id,
+        method=spec.run.method,
         model=spec.run.model,
         trained_adapter=adapter,
         test=test,

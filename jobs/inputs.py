@@ -31,7 +31,7 @@ def check_inputs(spec: JobSpec, work: Path) -> None:
             raise UsageProblem(
                 f"{changed[0]} has changed since {spec.id} began",
                 why="a run that goes on with other data would be neither the old run nor a new one",
-                next_step=f"put the file back and: launch resume {spec.id}; or start a new job with launch dpo",
+                next_step=f"put the file back and: launch resume {spec.id}; or, as a new job, launch {spec.run.method}",
             )
     beside = work / f".{_FILE}"
     beside.write_text(json.dumps(found, indent=1))

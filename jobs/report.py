@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from artifacts.bill import LedgerRow
-from jobs.chart import Series, line_chart
+from jobs.chart import Point, Series, line_chart
 from jobs.job import Job, Outcome, State, utc
 from jobs.tail import read_metrics
 from train.metrics import TrainLine, ValLine
 
 Moves = Sequence[tuple[int, State, datetime]]
 
+MARGIN = "Reward margin (nats)"
 BLUE, ORANGE, GRAY = "#2563eb", "#ea580c", "#64748b"
 _WORDS = {
     Outcome.SUCCEEDED: "succeeded",
@@ -87,7 +88,7 @@ def _subtitle(job: Job) -> str:
     steps = f"{job.spec.steps:,} of {total:,} step{'' if total == 1 else 's'}"
     part = f"partial run, {steps}" if job.spec.partial else "whole run"
     ended = f", ended {utc(job.ended_at)}" if job.ended_at else ""
-    return f"{job.id} on {machine}; {part}; created {utc(job.created_at)}{ended}"
+    return f"{job.id}, {job.spec.run.method.upper()} on {machine}; {part}; created {utc(job.created_at)}{ended}"
 
 
 def _facts(train: Sequence[TrainLine], val: Sequence[ValLine], ledger: Sequence[LedgerRow]) -> str:
@@ -95,10 +96,13 @@ def _facts(train: Sequence[TrainLine], val: Sequence[ValLine], ledger: Sequence[
     if train:
         last = train[-1]
         facts += [("steps", f"{last.step:,} of {last.max_steps:,}"), ("loss, last step", f"{last.loss:.3f}")]
-        facts += [("margin, last step", f"{last.margin:+.3f}")]
+        if last.margin is not None:
+            facts += [("margin, last step", f"{last.margin:+.3f}")]
     if val:
         best = next((line for line in reversed(val) if line.best), val[-1])
-        facts += [("best on validation", f"step {best.step:,}"), ("its accuracy", f"{best.accuracy:.0%}")]
+        facts += [("best on validation", f"step {best.step:,}")]
+        if best.accuracy is not None:
+            facts += [("its accuracy", f"{best.accuracy:.0%}")]
     if ledger:
         facts += [("time", _duration(sum(row.billed_s for row in ledger)))]
         facts += [("cost", f"${sum(row.cost_usd for row in ledger):.2f}")]
@@ -107,24 +111,36 @@ def _facts(train: Sequence[TrainLine], val: Sequence[ValLine], ledger: Sequence[
 
 
 def _charts(train: Sequence[TrainLine], val: Sequence[ValLine]) -> str:
+    """Of what the method measures; before the first step, that there is nothing yet."""
+
     def both(attribute: str) -> list[Series]:
         return [
-            Series("training", [(line.step, getattr(line, attribute)) for line in train], BLUE),
-            Series("validation", [(line.step, getattr(line, attribute)) for line in val], ORANGE, dots=True),
+            Series("training", _points(train, attribute), BLUE),
+            Series("validation", _points(val, attribute), ORANGE, dots=True),
         ]
 
     likelihood = [
-        Series("chosen", [(line.step, line.logps_chosen) for line in train], BLUE),
-        Series("rejected", [(line.step, line.logps_rejected) for line in train], GRAY),
-        Series("chosen, validation", [(line.step, line.logps_chosen) for line in val], ORANGE, dots=True),
+        Series("chosen", _points(train, "logps_chosen"), BLUE),
+        Series("rejected", _points(train, "logps_rejected"), GRAY),
+        Series("chosen, validation", _points(val, "logps_chosen"), ORANGE, dots=True),
     ]
-    charts = [
-        line_chart("Loss", both("loss")),
-        line_chart("Reward margin (nats)", both("margin"), zero=True),
-        line_chart("Reward accuracy", both("accuracy")),
-        line_chart("Log-probability (nats)", likelihood),
+    charts = {
+        "Loss": both("loss"),
+        MARGIN: both("margin"),
+        "Reward accuracy": both("accuracy"),
+        "Log-probability (nats)": likelihood,
+    }
+    drawn = [
+        line_chart(title, series, zero=title == MARGIN)
+        for title, series in charts.items()
+        if title == "Loss" or any(one.points for one in series)
     ]
-    return f'<div class="charts">{"".join(charts)}</div>'
+    return f'<div class="charts">{"".join(drawn)}</div>'
+
+
+def _points(lines: Sequence[TrainLine | ValLine], attribute: str) -> list[Point]:
+    """What a method does not measure is no point."""
+    return [(line.step, value) for line in lines if (value := getattr(line, attribute)) is not None]
 
 
 def _evaluation(document: dict[str, Any] | None, job: Job) -> str:

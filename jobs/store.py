@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from artifacts.bill import LedgerRow
@@ -20,8 +20,15 @@ from jobs.job import Attention, Job, JobSpec, Outcome, State
 from jobs.lease import DriverWrites
 from jobs.offer import Rate
 from jobs.rows import ATTENTION, jobs_of, ledger_row
+from train.config import Method
 
 Cancel = Literal["pull_first", "now"]
+
+# A method's counter begins with its first job. SQLite and PostgreSQL both make or raise it in this one statement.
+_COUNT = text(
+    "INSERT INTO counters (name, value) VALUES (:name, 1) "
+    "ON CONFLICT (name) DO UPDATE SET value = counters.value + 1 RETURNING value"
+)
 
 
 def this_host() -> str:
@@ -51,12 +58,10 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def next_job_id(self, method: str = "dpo") -> str:
+    def next_job_id(self, method: Method = "dpo") -> str:
         """ "dpo-1", "dpo-2", ...: reserved, never given twice, whether a job comes of it or not."""
-        counters = tables.counters
-        step = update(counters).where(counters.c.name == method).values(value=counters.c.value + 1)
         with self._database.writing() as connection:
-            number = connection.execute(step.returning(counters.c.value)).scalar_one()
+            number = connection.execute(_COUNT, {"name": method}).scalar_one()
         return f"{method}-{number}"
 
     def create(self, spec: JobSpec, *, now: datetime) -> Job:

@@ -230,7 +230,7 @@ class Walk:
             (self.work / stale).unlink(missing_ok=True)
         log = self.logs / "trainer.log"
         begin = log.stat().st_size if log.exists() else 0
-        status = self._run("dpo", MetricsTail(self.work / "metrics.jsonl"))
+        status = self._run("train", MetricsTail(self.work / "metrics.jsonl"))
         self.verdict = judge(
             self.job.id,
             read_end(self.work),

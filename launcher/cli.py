@@ -10,9 +10,12 @@ import click
 VERBS = {
     "demo": "Make a small sample project to try all of it at no cost.",
     "init": "Write a commented launch.toml from what is found in this folder.",
-    "estimate": "What a model and its pairs need of a machine; spends nothing.",
+    "estimate": "What a model and its data need of a machine; spends nothing.",
     "plan": "Price every way to run a job; spends nothing.",
     "dpo": "Plan, ask once, train, and bring the results home.",
+    "orpo": "The same by ORPO: preference pairs, no reference.",
+    "kto": "The same by KTO: completions, each wanted or not.",
+    "sft": "The same by SFT: completions to imitate.",
     "status": "One line a job, or one job in full.",
     "logs": "What the trainer said.",
     "cancel": "Stop a job; its last checkpoint comes home first.",
@@ -64,7 +67,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
 )
 def launch() -> None:
-    """Preference tuning (DPO) where it fits.
+    """Preference tuning (DPO, ORPO, KTO) and SFT where it fits.
 
     Knows what a job needs before it starts, says what it will cost, trains, brings the results home, and never
     spends more than it was allowed. Without --budget nothing is ever bought: the job runs on this machine.

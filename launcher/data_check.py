@@ -13,7 +13,7 @@ from jobs.home import Home
 from launcher.request import Request
 from launcher.run_config import run_config
 from launcher.trainer_call import ask_trainer
-from train.config import ModelRef
+from train.config import ModelRef, noun
 from train.data_report import DataCheck
 
 
@@ -37,7 +37,12 @@ def check_test_data(request: Request) -> None:
         raise UsageProblem(
             f"There is no file {test}.", next_step="name held-out data with --test FILE, or leave it out."
         )
-    held_out(test, train=Path(data.train_path), val=Path(data.val_path) if data.val_path else None)
+    held_out(
+        test,
+        train=Path(data.train_path),
+        val=Path(data.val_path) if data.val_path else None,
+        method=request.settings.method,
+    )
 
 
 def check_data(
@@ -73,7 +78,7 @@ def data_check(
         say(line)
     if found.train.refused and not force:
         raise UsageProblem(
-            f"These pairs are refused: {found.train.refused}",
+            f"These {found.train.noun} are refused: {found.train.refused}",
             next_step="mend the data, raise --max-length, or say --force.",
         )
     return found
@@ -82,7 +87,7 @@ def data_check(
 def _asked(
     request: Request, stage_a: ModelRef, home: Home, environment: Environment, say: Callable[[str], None]
 ) -> DataCheck:
-    say("Checking the preference pairs ...")
+    say(f"Checking the {noun(request.settings.method)} ...")
     with tempfile.TemporaryDirectory(dir=home.root, prefix=".check-") as name:
         config = run_config(request, stage_a, job="check", output_dir=Path(name), home=home)
         answer = ask_trainer(environment, Path(name), "check", config, "--progress")
@@ -98,7 +103,7 @@ def _asked(
 
 
 def _lines(found: DataCheck) -> list[str]:
-    lines = [f"{found.train.usable:,} of {found.train.pairs:,} pairs can be used."]
+    lines = [f"{found.train.usable:,} of {found.train.pairs:,} {found.train.noun} can be used."]
     for part, name in ((found.train, "training"), (found.val, "validation")):
         if part:
             lines += [f"{name} data: {warning}" for warning in part.warnings]

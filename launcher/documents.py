@@ -20,6 +20,7 @@ def _status_row(job: Job, cost_usd: float) -> dict[str, Any]:
     return {
         "id": job.id,
         "name": job.spec.name,
+        "method": job.spec.run.method,
         "state": job.state,
         "outcome": job.outcome,
         "attempt": attempt.number if attempt else None,

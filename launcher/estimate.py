@@ -17,11 +17,12 @@ from jobs.home import Home
 from jobs.offer import Rate
 from jobs.trainer_copy import trainer_copy
 from launcher import machine
+from launcher.methods import DEFAULTS
 from launcher.request import Request
 from launcher.settings import Settings
 from launcher.trainer_call import ask_trainer
 from launcher.workload import with_settings
-from train.config import Data, ModelRef, Training
+from train.config import Data, ModelRef, Training, noun
 from train.estimate_config import EstimateConfig
 from train.estimate_document import Estimate
 from train.requirement import Measured
@@ -51,7 +52,7 @@ def estimated_request(settings: Settings, home: Home, environment: Environment, 
     kept = estimate(settings, home, environment, say)
     requirement = kept.estimate.requirement()
     assert requirement is not None, "there are pairs"
-    # A bare config.json can be priced and not trained: it is left as the estimate says it, and `dpo` refuses it.
+    # A bare config.json can be priced and not trained: it is left as the estimate says it, and a launch refuses it.
     bare = Path(str(settings.model)).expanduser().is_file()
     over = settings.model_copy(update=dict.fromkeys(("model", "base", "adapter"))) if bare else settings
     request = Request(
@@ -66,9 +67,9 @@ def estimate(settings: Settings, home: Home, environment: Environment, say: Say)
     file = home.root / "estimates" / f"{_content(config, home, environment)}.json"
     known = _read(file)
     if known is not None:
-        say(f"The estimate of this model and its pairs was made before: {file}")
+        say(f"The estimate of this model and its {noun(config.method)} was made before: {file}")
         return Kept(known, file)
-    say("Estimating what the job needs, from the model and the pairs ...")
+    say(f"Estimating what the job needs, from the model and the {noun(config.method)} ...")
     with tempfile.TemporaryDirectory(dir=home.root, prefix=".estimate-") as folder:
         answer = ask_trainer(environment, Path(folder), "estimate", config)
     if answer.returncode == 2:
@@ -129,7 +130,10 @@ def estimate_config(settings: Settings) -> EstimateConfig:
         if path is not None:
             paths[name] = path.expanduser().absolute()
             if not paths[name].is_file():
-                raise UsageProblem(f"There is no file {paths[name]}.", next_step=f"name the pairs with --{name} FILE.")
+                raise UsageProblem(
+                    f"There is no file {paths[name]}.",
+                    next_step=f"name the {noun(settings.method)} with --{name} FILE.",
+                )
     asked = {
         name: value
         for name in (
@@ -138,9 +142,10 @@ def estimate_config(settings: Settings) -> EstimateConfig:
         if (value := getattr(settings, name)) is not None
     }  # fmt: skip
     return EstimateConfig(
+        method=settings.method,
         model=_model(settings.model, settings),
         data=Data(train=paths["train"], val=paths.get("val")) if "train" in paths else None,
-        training=Training.model_validate(asked),
+        training=Training.model_validate({**DEFAULTS[settings.method], **asked}),
     )
 
 

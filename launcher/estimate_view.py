@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from jobs import gpus
 from launcher import data_view
+from train.config import noun
 from train.estimate_document import Estimate, Need
 
 WIDTH = 80
@@ -42,15 +43,16 @@ def _table(found: Estimate) -> Iterator[str]:
     names = list(dict.fromkeys(need.option for need in found.needs))
     compared = {each.name for each in found.comparison}
     names.sort(key=lambda name: (name in compared, by[name, lengths[0]].min_vram_gib))
-    width = max(map(len, names))
-    yield f"GPU memory in GiB and the smallest card for it, by tokens a pair ({found.at_once} at once)"
+    width, one = max(map(len, names)), "a pair" if _noun(found) == "pairs" else "each"
+    yield f"GPU memory in GiB and the smallest card for it, by tokens {one} ({found.at_once} at once)"
     yield f"{'':<{width}}" + "".join(f"{f'{length:,}':>13}" for length in lengths)
     for name in names:  # as the plan calls them; ckpt is gradient checkpointing
         yield f"{name:<{width}}" + "".join(f"{_cell(by[name, length]):>13}" for length in lengths)
 
 
-def _pairs(count: int) -> str:
-    return f"{count} pair{'s' if count > 1 else ''}"
+def _noun(found: Estimate) -> str:
+    """Of the data of the workload; without one, the pairs of DPO."""
+    return noun(found.workload.method if found.workload else "dpo")
 
 
 def _cell(need: Need) -> str:
@@ -85,8 +87,10 @@ def _basis(found: Estimate) -> str:
     added = (
         f"{allowance['fragmentation']:.0%} for fragmentation and {allowance['context_gib']:g} GiB for the CUDA context"
     )
+    one = _noun(found)[:-1]
+    step = f"{found.batch_size} {one}{'s' if found.batch_size > 1 else ''}"
     return (
-        f"ckpt: with gradient checkpointing. The longest pair has {found.longest:,} tokens. A step of "
-        f"{_pairs(found.batch_size)} is {option.flop_per_step or 0:.3g} FLOPs ({option.name}). Traced on fake tensors "
+        f"ckpt: with gradient checkpointing. The longest {one} has {found.longest:,} tokens. A step of "
+        f"{step} is {option.flop_per_step or 0:.3g} FLOPs ({option.name}). Traced on fake tensors "
         f"with {versions}; added are {added}, both assumed."
     )

@@ -33,7 +33,7 @@ def evaluate(
     if test is None:
         raise UsageProblem(
             f"{job.id} has no held-out data.",
-            why="The validation pairs chose the adapter, so they cannot judge it.",
+            why="The validation data chose the adapter, so that it cannot judge it.",
             next_step=f"launch eval {job.id} --test FILE",
         )
     adapter = job.spec.results / "adapter" / "adapter_model.safetensors"

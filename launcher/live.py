@@ -39,8 +39,9 @@ def panel(home: Home, job: Job, spent_usd: float = 0.0) -> RenderableType:
     if lines:
         curves = Table.grid(padding=(0, 1))
         for label, key in (("loss", "loss"), ("margin", "margin"), ("chosen", "rewards_chosen")):
-            values = [line[key] for line in lines]
-            curves.add_row(label, sparkline(values), f"{values[-1]:.3f}")
+            values = [value for line in lines if (value := line.get(key)) is not None]
+            if values:  # SFT has no rewards
+                curves.add_row(label, sparkline(values), f"{values[-1]:.3f}")
         rows.append(curves)
     rows += [Text(f"! {line}", style="yellow") for line in attention_lines(job)]
     rows += [Text(line["message"], style="yellow") for line in everything if line.get("kind") == "notice"][-1:]

@@ -21,7 +21,7 @@ def refuse_what_cannot_be_rented(settings: Settings) -> None:
     raise NothingFits(
         f"Nothing fits: this version cannot rent from {settings.cloud} yet.",
         costing="Nothing was bought.",
-        next_step="launch dpo --cloud local, or without --budget: on this machine, at no cost.",
+        next_step=f"launch {settings.method} --cloud local, or without --budget: on this machine, at no cost.",
     )
 
 
@@ -64,12 +64,12 @@ def before_renting(plan: Plan, settings: Settings) -> list[str]:
 LIES_THERE = {
     "lambda": (
         (
-            "On it will lie: your model and pairs, and your Lambda API key (a copy for root, with which it ends "
+            "On it will lie: your model and data, and your Lambda API key (a copy for root, with which it ends "
             "itself, and SkyPilot's, which its user can read; neither is in the trainer's container)."
         ),
     ),
     "aws": (
-        "On it will lie: your model and pairs, and no credential of AWS: it ends itself by powering off.",
+        "On it will lie: your model and data, and no credential of AWS: it ends itself by powering off.",
         "AWS charges its disk and address beside it, some cents an hour, and they are within the budget.",
     ),
 }

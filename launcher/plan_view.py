@@ -154,7 +154,7 @@ def upload(plan: Plan, up_bytes: int, mbit_s: float) -> list[str]:
 
 
 def before_asking(plan: Plan, requirement: Requirement, mbit_s: float) -> list[str]:
-    """What `launch dpo` says of its plan. Where money may be spent, all that `launch plan dpo` shows."""
+    """What a launch says of its plan. Where money may be spent, all that `launch plan` shows."""
     if plan.budget_usd is None:
         return decision(plan, requirement)[:2]
     said = wrapped(decision(plan, requirement))
@@ -235,8 +235,8 @@ def words(gap: WhyNot, said: Mapping[str, str] = WORDS) -> str:
     return said[gap.code].format(need=gap.need, have=gap.have) if gap.code in said else f"{gap.need}, has {gap.have}"
 
 
-def command(flags: Mapping[str, Any], verb: str = "dpo") -> str:
-    """The `launch dpo` (or `plan dpo`) that was typed with these flags."""
+def command(flags: Mapping[str, Any], verb: str) -> str:
+    """`launch VERB` (`dpo`, `plan dpo`) with these flags."""
     said = ["launch", *verb.split()]
     for name, value in flags.items():
         if value is None or value is False:
@@ -248,10 +248,10 @@ def command(flags: Mapping[str, Any], verb: str = "dpo") -> str:
     return shlex.join(said)
 
 
-def next_steps(flags: Mapping[str, Any], found: Iterable[Remedy]) -> str:
+def next_steps(flags: Mapping[str, Any], found: Iterable[Remedy], method: str) -> str:
     """The commands that would fit, each with what it does; else a look at every offer."""
-    lines = [f"{command({**flags, **remedy.flags})}\n      {remedy.does}" for remedy in found]
-    return "\n      ".join(lines) or f"{command(flags, 'plan dpo')} --all shows what each way needs"
+    lines = [f"{command({**flags, **remedy.flags}, method)}\n      {remedy.does}" for remedy in found]
+    return "\n      ".join(lines) or f"{command(flags, f'plan {method}')} --all shows what each way needs"
 
 
 def why_nothing_fits(plan: Plan) -> str:

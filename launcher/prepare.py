@@ -1,4 +1,4 @@
-"""What `dpo` and `plan` need before they can price anything: the requirement, and the trainer's environment."""
+"""What a launch and a `plan` need before they can price anything: the requirement, and the trainer's environment."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from jobs.environment import Environment
 from jobs.home import Home
 from launcher import machine
 from launcher.console import ask
-from launcher.request import Request, environment_device, read_request
+from launcher.request import Request, environment_device, of_this_method, read_request
 from launcher.settings import Settings
 
 Say = Callable[[str], None]
 
 
-def prepare(settings: Settings, home: Home, *, yes: bool, trains: bool, say: Say, note: Say) -> Request:
+def prepare(settings: Settings, home: Home, *, typed: bool, yes: bool, trains: bool, say: Say, note: Say) -> Request:
     """The request that the requirement file and the flags make; without a file, one that is estimated.
 
-    Where it `trains`, a bare config.json is no model. `say` hears what is going on, `note` what is odd about the file
-    or the model.
+    A file of another method is refused where it was `typed`; where it stands in launch.toml, its model and data are
+    estimated anew. Where it `trains`, a bare config.json is no model. `say` hears what is going on, `note` what is odd
+    about the file or the model.
     """
+    if not typed:
+        settings = of_this_method(settings, say)
     if settings.requirements is not None:
         request = read_request(settings)
     else:
@@ -38,8 +41,8 @@ def _estimated(settings: Settings, home: Home, *, yes: bool, trains: bool, say: 
         raise UsageProblem(
             f"What the job needs is not known: there is no requirement file, and no {' and no '.join(missing)} to "
             "estimate it from.",
-            next_step="launch dpo --model PATH|ID --train FILE, or --requirements FILE; `launch demo` makes a sample "
-            "project with one.",
+            next_step=f"launch {settings.method} --model PATH|ID --train FILE, or --requirements FILE; `launch demo` "
+            "makes a sample project with one.",
         )
     from launcher.estimate import estimate_config, estimated_request
     from train.stage_a import identify

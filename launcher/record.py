@@ -55,11 +55,11 @@ def record(request: Request, plan: Plan, stage_a: ModelRef, home: Home, store: S
     """A job in state `queued`. Nothing is left behind where it cannot be recorded."""
     choice = plan.choice
     assert choice is not None, "a plan that fits nothing is no job"
-    job_id = store.next_job_id()
-    while (out / job_id).exists():  # of another state folder, or of a job that was forgotten
-        job_id = store.next_job_id()
-    results = out / job_id
     settings = request.settings
+    job_id = store.next_job_id(settings.method)
+    while (out / job_id).exists():  # of another state folder, or of a job that was forgotten
+        job_id = store.next_job_id(settings.method)
+    results = out / job_id
     run = run_config(
         request,
         stage_a,

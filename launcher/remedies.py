@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from jobs.offer import Plan
 from launcher.console import duration, money
 from launcher.request import Market
-from train.requirement import Model
+from launcher.workload import as_flags
 
 MANY = 5
 NEXT_TO_NOTHING = 0.01
@@ -105,23 +104,10 @@ def _in_4_bits(flags: Mapping[str, Any], market: Market, first: Plan) -> Remedy 
     lacks = any(gap.code == "vram" for one in first.offers for gap in one.why_not)
     if not lacks or not flags.get("requirements") or any(o.trainer.quantization == "nf4" for o in requirement.options):
         return None
-    model, data = _model_flags(requirement.workload.model), requirement.workload.data
-    if model is None or not Path(data.train_path).is_file():
+    named = as_flags(requirement.workload)
+    if named is None:
         return None
-    files = {"train": data.train_path} | ({"val": data.val_path} if data.val_path else {})
     return Remedy(
-        {"requirements": None, **model, **files},
+        {"requirements": None, **named},
         "looks for ways with 4-bit weights too, which the requirement file does not have",
     )
-
-
-def _model_flags(model: Model) -> dict[str, str] | None:
-    """As which flags the model is named; None where it is not here."""
-    base = model.base.path or str(model.base.hub_id)
-    if model.base.path is not None and not Path(base).exists():
-        return None
-    if model.adapter is None:
-        return {"model": base, "adapter": "none"}
-    if not Path(model.adapter.path).exists():
-        return None
-    return {"model": model.adapter.path} if model.adapter.path == base else {"model": model.adapter.path, "base": base}

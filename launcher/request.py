@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 from artifacts.errors import UsageProblem
@@ -15,9 +16,11 @@ from jobs.home import Home
 from jobs.offer import Offer, Plan, Rate
 from jobs.price import BACKENDS, hardware_gaps
 from launcher import machine
+from launcher.methods import LEAST_BATCH, estimating
 from launcher.planning import load_of, plan, steps_in_full, steps_in_part
-from launcher.settings import Settings, nearest
-from launcher.workload import outgrown, with_settings
+from launcher.settings import Settings, batch_too_small, nearest
+from launcher.workload import as_flags, outgrown, with_settings
+from train.config import Method
 from train.data_report import DataCheck
 from train.requirement import Requirement
 
@@ -49,9 +52,59 @@ def read_request(settings: Settings) -> Request:
 
     assert settings.requirements is not None
     file = settings.requirements.expanduser().absolute()
-    requirement, warnings = read_requirement(file)
+    method = settings.method
+    requirement, warnings = read_requirement(file, method)
+    meant = requirement.workload.method
+    if meant != method:
+        raise UsageProblem(
+            f"The requirement file {file} is for {meant.upper()}, and this is {method.upper()}.",
+            why="A step of another method needs other memory and takes another time.",
+            next_step=f"{_estimate_for(method, requirement, file)}\n"
+            f"      launch {method} --requirements {method}.json\n"
+            f"      or launch {meant}, which the file is for",
+        )
     warnings += outgrown(requirement, settings)
-    return Request(settings, with_settings(requirement, settings, file.parent), tuple(warnings))
+    requirement = with_settings(requirement, settings, file.parent)
+    batch_size = requirement.workload.training.batch_size
+    if batch_size < LEAST_BATCH[method]:
+        raise batch_too_small(method, f"{file}: batch_size: {batch_size}")
+    return Request(settings, requirement, tuple(warnings))
+
+
+def of_this_method(settings: Settings, say: Say) -> Settings:
+    """The settings; where their requirement file is for another method, with its model and data in its place."""
+    from launcher.requirement_file import read_any
+
+    file = settings.requirements and settings.requirements.expanduser().absolute()
+    found = read_any(file, settings.method) if file else None
+    if file is None or not isinstance(found, tuple) or found[0].workload.method == settings.method:
+        return settings
+    workload = with_settings(found[0], Settings(), file.parent).workload
+    named = as_flags(workload)
+    if named is None:
+        return settings
+    say(
+        f"{file.name} is for {workload.method.upper()}: what {settings.method.upper()} of its model and data needs is "
+        "estimated."
+    )
+    schedule = workload.training
+    beneath = {**named, "epochs": schedule.epochs, "max_length": schedule.max_length}
+    beneath["batch_size"] = max(schedule.batch_size, LEAST_BATCH[settings.method])
+    over = settings.model_dump(exclude_none=True) | {"requirements": None}
+    if settings.model is not None:  # named with its base and adapter, or with none
+        beneath = {name: value for name, value in beneath.items() if name not in ("model", "base", "adapter")}
+    return Settings.model_validate(beneath | over)
+
+
+def _estimate_for(method: Method, requirement: Requirement, file: Path) -> str:
+    """The command that makes a requirement file of the same model and data for another method."""
+    from launcher.plan_view import command
+
+    named = as_flags(with_settings(requirement, Settings(), file.parent).workload)
+    if named is None:
+        return f"{estimating(method)} -o {method}.json"
+    here = {flag: path.removeprefix(f"{Path.cwd()}/") for flag, path in named.items()}
+    return f"{command({'method': method, **here}, 'estimate')} -o {method}.json"
 
 
 @dataclass(frozen=True)
@@ -143,7 +196,7 @@ def _narrowed(offers: tuple[Offer, ...], settings: Settings) -> tuple[Offer, ...
         close = gpus.nearest(settings.gpu)
         raise UsageProblem(
             f"--gpu: no GPU is called {settings.gpu}.{f' Did you mean {close}?' if close else ''}",
-            next_step="launch plan dpo --all shows every machine.",
+            next_step=f"launch plan {settings.method} --all shows every machine.",
         )
     left = offers
     if settings.gpu:
@@ -159,13 +212,13 @@ def _narrowed(offers: tuple[Offer, ...], settings: Settings) -> tuple[Offer, ...
                 f"--{name.replace('_', '-')}: there is no {value} among the machines of this plan."
                 + ("" if retired else nearest(value, known)),
                 why=_why_gone(retired, offers),
-                next_step="launch plan dpo --all shows every machine.",
+                next_step=f"launch plan {settings.method} --all shows every machine.",
             )
     if offers and not left:
         raise UsageProblem(
             f"--gpu: no machine of this plan has a {settings.gpu}.",
             why=_why_gone(gpus.retired_with(card) if card else None, offers),
-            next_step="launch plan dpo --all shows every one.",
+            next_step=f"launch plan {settings.method} --all shows every one.",
         )
     return left
 

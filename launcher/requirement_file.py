@@ -10,38 +10,44 @@ from pydantic import ValidationError
 
 from artifacts.errors import UsageProblem
 from launcher.foreign_requirement import MemoryOnly, read_memory
+from launcher.methods import estimating
+from train.config import Method, noun
 from train.requirement import Requirement, unknown_keys, version_of
 
 VERSION = 1
-ANEW = "make it anew: launch estimate --model PATH|ID --train FILE -o FILE"
 
 
-def read_requirement(path: Path) -> tuple[Requirement, list[str]]:
+def _anew(method: Method) -> str:
+    return f"make it anew: {estimating(method)} -o FILE"
+
+
+def read_requirement(path: Path, method: Method = "dpo") -> tuple[Requirement, list[str]]:
     """The requirement in `path`, and warnings (keys that this version does not know, by name).
 
-    Raises UsageProblem where the file is missing, cut off, of another version, or says something that cannot be.
+    Raises UsageProblem where the file is missing, cut off, of another version, or says something that cannot be. What
+    it says to type is for `method`; the file may be for another one.
     """
-    found = read_any(path)
+    found = read_any(path, method)
     if isinstance(found, MemoryOnly):
         raise UsageProblem(
             f"The requirement file {path} says how much memory is needed, and nothing of the model and the data.",
             why="; ".join(found.understood),
-            next_step="leave --requirements out and name the job: launch dpo --model PATH|ID --train FILE",
+            next_step=f"leave --requirements out and name the job: launch {method} --model PATH|ID --train FILE",
         )
     return found
 
 
-def read_any(path: Path) -> tuple[Requirement, list[str]] | MemoryOnly:
+def read_any(path: Path, method: Method = "dpo") -> tuple[Requirement, list[str]] | MemoryOnly:
     """The requirement in `path` with its warnings, or what a foreign calculator's flat file says of memory."""
-    document = _document(path)
+    document = _document(path, _anew(method))
     if version_of(document) is None:
         memory = read_memory(document, path)
         if memory is not None:
             return memory
-    return _validated(document, path)
+    return _validated(document, path, _anew(method))
 
 
-def _document(path: Path) -> object:
+def _document(path: Path, anew: str) -> object:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -55,41 +61,41 @@ def _document(path: Path) -> object:
             f"The requirement file {path} cannot be read.", why=why, next_step="name a file with --requirements FILE."
         ) from None
     if path.suffix.casefold() in (".yaml", ".yml"):
-        return _yaml(text, path)
+        return _yaml(text, path, anew)
     try:
         return json.loads(text, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         cut = " The file ends too early: it was cut off." if error.pos >= len(text.rstrip()) else ""
         raise UsageProblem(
             f"The requirement file {path} is not JSON: {error.msg} at line {error.lineno}.{cut}",
-            next_step=f"{ANEW}.",
+            next_step=f"{anew}.",
         ) from None
     except _NonsenseError as error:
         raise UsageProblem(
             f"The requirement file {path}: {error} is not a number.",
-            next_step=f"write a number in its place, or {ANEW}.",
+            next_step=f"write a number in its place, or {anew}.",
         ) from None
 
 
-def _yaml(text: str, path: Path) -> object:
+def _yaml(text: str, path: Path, anew: str) -> object:
     import yaml
 
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UsageProblem(f"The requirement file {path} is not YAML.", why=str(error), next_step=f"{ANEW}.") from None
+        raise UsageProblem(f"The requirement file {path} is not YAML.", why=str(error), next_step=f"{anew}.") from None
 
 
-def _validated(document: object, path: Path) -> tuple[Requirement, list[str]]:
+def _validated(document: object, path: Path, anew: str) -> tuple[Requirement, list[str]]:
     version = version_of(document)
     if version != VERSION:
         named = cast("dict[str, Any]", document).get("schema") if isinstance(document, dict) else None
         raise UsageProblem(
             f"The requirement file {path} is not hardware-requirement/{VERSION}: its schema is {named!r}.",
             why="It was made for a newer launch." if version and version > VERSION else "",
-            next_step=f"update launch (the way it was installed), or {ANEW}."
+            next_step=f"update launch (the way it was installed), or {anew}."
             if version and version > VERSION
-            else f"name the calculator's output with --requirements FILE, or {ANEW}.",
+            else f"name the calculator's output with --requirements FILE, or {anew}.",
         )
     try:
         requirement = Requirement.model_validate(document)
@@ -103,7 +109,7 @@ def _validated(document: object, path: Path) -> tuple[Requirement, list[str]]:
         has = f" (it says {given!r})" if isinstance(given, (str, int, float)) else ""
         raise UsageProblem(
             f"The requirement file {path}: {where}: {reason}{has}.",
-            next_step=f"correct {where or 'it'} in the file, or {ANEW}.",
+            next_step=f"correct {where or 'it'} in the file, or {anew}.",
         ) from None
     names = [option.name for option in requirement.options]
     if len(set(names)) < len(names):
@@ -142,7 +148,7 @@ def _check_weights(requirement: Requirement, path: Path) -> None:
             raise UsageProblem(
                 f"The requirement file {path}: options.{index}.{name}: {asked:g} GiB is {why}: {parameters:,} "
                 f"parameters are {weights:,.1f} GiB in {option.name}.",
-                next_step=f"correct options.{index}.{name} in the file, or {ANEW}",
+                next_step=f"correct options.{index}.{name} in the file, or {_anew(requirement.workload.method)}",
             )
 
 
@@ -155,9 +161,9 @@ def _check_steps(requirement: Requirement, path: Path) -> None:
     if abs(training.steps - exact) > 1 + training.epochs:  # a last batch that is not full, dropped or not, each epoch
         raise UsageProblem(
             f"The requirement file {path}: workload.training.steps: {training.steps:,} contradict its "
-            f"{training.epochs:g} epochs of {data.train_examples:,} pairs in batches of "
+            f"{training.epochs:g} epochs of {data.train_examples:,} {noun(requirement.workload.method)} in batches of "
             f"{training.batch_size}, which are {exact:,.0f}.",
-            next_step=f"correct one of them in the file, or {ANEW}",
+            next_step=f"correct one of them in the file, or {_anew(requirement.workload.method)}",
         )
 
 

@@ -28,7 +28,7 @@ def run_config(
         name: value
         for name in (
             "eval_every", "seed", "loss_type", "loss_weights", "lora_r", "lora_target", "lr_scheduler",
-            "micro_batch_size",
+            "micro_batch_size", "desirable_weight", "undesirable_weight",
         )
         if (value := getattr(settings, name)) is not None
     }  # fmt: skip
@@ -49,6 +49,7 @@ def run_config(
         )
     return RunConfig(
         job=job,
+        method=workload.method,
         model=stage_a,
         data=Data(
             train=Path(workload.data.train_path), val=Path(workload.data.val_path) if workload.data.val_path else None

@@ -1,4 +1,4 @@
-"""Settings of a DPO job: a flag, else `LAUNCH_*`, else `launch.toml` here, else the user's, else the default.
+"""Settings of a job: a flag, else `LAUNCH_*`, else `launch.toml` here, else the user's, else the default.
 
 One field is all four: `batch_size` is `--batch-size`, `LAUNCH_BATCH_SIZE` and `batch_size` in a TOML file.
 """
@@ -17,7 +17,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from artifacts.errors import UsageProblem
-from train.config import LOSS_TYPES, Training
+from launcher.methods import LEAST_BATCH, has
+from train.config import LOSS_TYPES, METHODS, Method, Training, noun
 
 CLOUDS = ("local", "any", "lambda", "aws")
 
@@ -79,10 +80,11 @@ def flag(metavar: str | None, help_: str, default: Any = None, **bounds: Any) ->
 
 
 class Settings(BaseModel):
-    """What `launch dpo` and `launch plan dpo` share."""
+    """What the verb of a method and its `launch plan` share. What the method does not have is None."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    method: Method = flag(None, "The method that trains, where no verb says it (default: dpo).", "dpo")
     requirements: Path | None = flag("FILE", "Requirement file of a calculator (hardware-requirement/1).")
     model: str | None = flag("PATH|ID", "Stage-A model: an adapter folder, a full model folder, or a hub id.")
     base: str | None = flag("PATH|ID", "The base under the adapter, where its folder does not say.")
@@ -111,6 +113,8 @@ class Settings(BaseModel):
     lr_scheduler: Literal["linear", "cosine", "constant"] | None = flag(None, "Shape of the learning rate.")
     loss_type: Annotated[tuple[str, ...], BeforeValidator(_loss)] | None = flag("A,B", "TRL's losses, mixed.")
     loss_weights: Annotated[tuple[float, ...], BeforeValidator(_split)] | None = flag("X,Y", "One weight a loss.")
+    desirable_weight: float | None = flag(None, "KTO: weight of wanted examples.", gt=0, allow_inf_nan=False)
+    undesirable_weight: float | None = flag(None, "KTO: weight of unwanted examples.", gt=0, allow_inf_nan=False)
     eval_every: int | None = flag("N", "Steps between validations.", gt=0)
     seed: int | None = flag("N", "Seed of data order and dropout.", ge=0)
     device: Literal["auto", "cuda", "cpu"] = flag("auto|cuda|cpu", "Device of this machine.", "auto")
@@ -167,11 +171,18 @@ def load(
         name = str(first["loc"][0])
         reason = first["msg"].removeprefix("Value error, ")
         given = origin.get(name, name)
+        verb = values.get("method") if values.get("method") in METHODS else "dpo"
+        help_ = f"`launch {verb} --help`"
         raise UsageProblem(
             f"{given}: {reason}",
-            next_step=f"correct {given} and run the same command again; `launch dpo --help` says what each setting is.",
+            next_step=f"correct {given} and run the same command again; {help_} says what each setting is.",
         ) from None
+    settings = settings.model_copy(
+        update={name: None for name in Settings.model_fields if not has(settings.method, name)}
+    )
     _check_weights(settings, origin)
+    if settings.batch_size is not None and settings.batch_size < LEAST_BATCH[settings.method]:
+        raise batch_too_small(settings.method, f"{origin['batch_size']}: {settings.batch_size}")
     return settings
 
 
@@ -184,6 +195,15 @@ def _check_weights(settings: Settings, origin: Mapping[str, str]) -> None:
         f"{origin['loss_weights']}: {_count(len(settings.loss_weights), 'weight')} for {_count(len(losses), 'loss')}.",
         why=f"{origin.get('loss_type', 'The default loss')} is {','.join(losses)}.",
         next_step=f"give one weight a loss: --loss-weights {','.join('1' for _ in losses)}",
+    )
+
+
+def batch_too_small(method: Method, said: str) -> UsageProblem:
+    """`said` is where the batch size stands, and what it is."""
+    return UsageProblem(
+        f"{said} is too small for {method.upper()}, which needs {LEAST_BATCH[method]} {noun(method)} a step.",
+        why="What counts as a gain is estimated from the examples of a step.",
+        next_step="say --batch-size 4.",
     )
 
 

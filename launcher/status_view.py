@@ -71,6 +71,7 @@ def in_full(job: Job, costs: dict[str, float], home: Home) -> list[str]:
     choice = job.spec.plan.choice
     facts = {
         "job": job.id if job.spec.name == job.id else f"{job.id} ({shorter(job.spec.name, 60)})",
+        "method": job.spec.run.method.upper(),
         "state": _state(job) + (" (partial training)" if job.spec.partial else ""),
         "where": "-" if choice is None else f"{choice.offer.cloud}, {choice.offer.instance_type}, {choice.option.name}",
         "step": f"{progress.step:,} of {progress.max_steps:,}" if progress else f"0 of {job.spec.steps:,}",

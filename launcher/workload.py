@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import Field
 
 from artifacts.errors import UsageProblem
+from launcher.methods import estimating
 from launcher.settings import Settings
-from train.config import ModelRef
+from train.config import ModelRef, noun
 from train.requirement import Adapter, DataSet, Model, Option, Requirement, Schedule, Source, Workload
 
 
@@ -50,11 +51,11 @@ def outgrown(requirement: Requirement, settings: Settings) -> list[str]:
     pairs = settings.micro_batch_size or settings.batch_size or training.batch_size
     asked = {
         "max_length": (settings.max_length or training.max_length, "max_length"),
-        "batch_size": (pairs, "pairs at once"),
+        "batch_size": (pairs, f"{noun(settings.method)} at once"),
     }
     return [
         f"the requirement file's memory is for {name} {getattr(training, key):,}; {value:,} need more. "
-        f"Next: launch estimate --model PATH|ID --train FILE --{key.replace('_', '-')} {value}"
+        f"Next: {estimating(settings.method)} --{key.replace('_', '-')} {value}"
         for key, (value, name) in asked.items()
         if value > getattr(training, key)
     ]
@@ -121,13 +122,34 @@ def _data(data: DataSet, settings: Settings, folder: Path) -> DataSet:
         if path is not None:
             found = path.expanduser().absolute()
             if not found.is_file():
-                raise UsageProblem(f"There is no file {found}.", next_step=f"name the pairs with --{which} FILE.")
+                raise UsageProblem(
+                    f"There is no file {found}.", next_step=f"name the {noun(settings.method)} with --{which} FILE."
+                )
             changed |= {
                 f"{which}_path": str(found),
-                f"{which}_examples": count_pairs(found),
+                f"{which}_examples": count_pairs(found, settings.method),
                 f"{which}_bytes": found.stat().st_size,
             }
     return data.model_copy(update=changed)
+
+
+def as_flags(workload: Workload) -> dict[str, str] | None:
+    """The flags that name the model and the data of a workload with absolute paths; None where they are not here."""
+    model, data = _model_flags(workload.model), workload.data
+    if model is None or not Path(data.train_path).is_file():
+        return None
+    return {**model, "train": data.train_path} | ({"val": data.val_path} if data.val_path else {})
+
+
+def _model_flags(model: Model) -> dict[str, str] | None:
+    base = model.base.path or str(model.base.hub_id)
+    if model.base.path is not None and not Path(base).exists():
+        return None
+    if model.adapter is None:
+        return {"model": base, "adapter": "none"}
+    if not Path(model.adapter.path).exists():
+        return None
+    return {"model": model.adapter.path} if model.adapter.path == base else {"model": model.adapter.path, "base": base}
 
 
 def model_ref(model: Model) -> ModelRef:

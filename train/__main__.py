@@ -1,4 +1,4 @@
-"""`python -m train dpo|check|evaluate|estimate|rate`: the trainer's command line, as a driver or a person calls it."""
+"""`python -m train dpo|orpo|kto|sft|check|evaluate|estimate|rate`: the trainer's command line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import TypeVar  # noqa: E402
 
 from pydantic import BaseModel, ValidationError  # noqa: E402
 
-from train.config import EvalConfig, RunConfig  # noqa: E402
+from train.config import METHODS, EvalConfig, RunConfig  # noqa: E402
 from train.errors import InputError, TrainError  # noqa: E402
 from train.estimate_config import EstimateConfig  # noqa: E402
 from train.ranks import Place, take_place, use_one_device  # noqa: E402
@@ -43,14 +43,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, what in (
-        ("dpo", "train"),
+        *((method, "train") for method in METHODS),
         ("check", "look at the data, train nothing"),
         ("evaluate", "compare two adapters"),
         ("estimate", "say what a workload needs of a machine"),
     ):
         command = commands.add_parser(name, help=what)
         command.add_argument("--config", type=Path, required=True, metavar="FILE")
-        if name == "dpo":
+        if name in METHODS:
             command.add_argument("--stop-on-eof", action="store_true", help="end when standard input ends")
             command.add_argument("--max-steps", type=int, metavar="N", help="instead of the configuration's")
             command.add_argument("--max-seconds", type=float, metavar="S", help="instead of the configuration's")
@@ -93,14 +93,18 @@ def _dispatch(given: argparse.Namespace) -> int:
         from train import check
 
         return check.run(config, progress=given.progress)
+    if given.command != config.method:
+        raise InputError(
+            f"{given.config} is a configuration of {config.method}", "", f"python -m train {config.method} --config ..."
+        )
     place = take_place(config.execution)
     use_one_device(config.execution, place)
     config = with_limits(config, given.max_steps, given.max_seconds)
     if given.stop_on_eof and place.rank:
         end_with_stdin()
-    from train import dpo
+    from train import run
 
-    return dpo.run(config, started=_STARTED, stop_on_eof=given.stop_on_eof, place=place)
+    return run.run(config, started=_STARTED, stop_on_eof=given.stop_on_eof, place=place)
 
 
 def with_limits(config: RunConfig, max_steps: int | None, max_seconds: float | None) -> RunConfig:

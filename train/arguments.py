@@ -1,5 +1,5 @@
 # pyright: basic, reportMissingImports=false
-"""What TRL's DPOTrainer is told of a run."""
+"""What TRL's DPOTrainer is told of a run, of whatever method."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ def arguments(config: RunConfig, precision: str, steps: int) -> DPOConfig:
         activation_checkpointing=execution.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False} if execution.gradient_checkpointing else None,
         precompute_ref_log_probs=False,
+        disable_dropout=config.method != "sft",  # as TRL's own trainers have it: what is compared has none
         prediction_loss_only=True,
         logging_steps=1,
         logging_nan_inf_filter=False,

@@ -15,8 +15,9 @@ import os
 import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
-from train.config import Data, ModelRef, RunConfig, Training
+from train.config import Data, Method, ModelRef, RunConfig, Training
 from train.cores import cores
 from train.data_report import DataCheck, DataReport
 from train.errors import DataError, InputError
@@ -35,10 +36,12 @@ def check(config: RunConfig, progress: Progress = lambda *_: None) -> DataCheck:
     Raises:
         InputError: the tokenizer cannot be used, a line is no pair, or not one pair of a file is usable.
     """
-    return looked(config.model, config.data, config.training, progress)[0]
+    return looked(config.method, config.model, config.data, config.training, progress)[0]
 
 
-def looked(model: ModelRef, data: Data, training: Training, progress: Progress) -> tuple[DataCheck, list[CutPair]]:
+def looked(
+    method: Method, model: ModelRef, data: Data, training: Training, progress: Progress
+) -> tuple[DataCheck, list[CutPair]]:
     """The check of a model's pairs, and `Prepared.lengths` of the usable training pairs. Raises as `check`."""
     fetch_texts(model)
     tokenizer = load_tokenizer(model)
@@ -51,14 +54,12 @@ def looked(model: ModelRef, data: Data, training: Training, progress: Progress) 
         progress(done, total)
 
     length, processes = training.max_length, min(cores(), max(1, total // BATCH))
-    train = prepare(data.train, tokenizer, length, keep=False, on_pairs=looked_at, processes=processes)
+    options: dict[str, Any] = {"method": method, "keep": False, "on_pairs": looked_at, "processes": processes}
+    train = prepare(data.train, tokenizer, length, **options)
     _require_pairs(train.report)
     val: DataReport | None = None
     if data.val is not None:
-        prompts = train.prompts
-        val = prepare(
-            data.val, tokenizer, length, train_prompts=prompts, keep=False, on_pairs=looked_at, processes=processes
-        ).report
+        val = prepare(data.val, tokenizer, length, train_prompts=train.prompts, **options).report
         _require_pairs(val)
     return DataCheck.of(train.report, val, training.batch_size), train.lengths
 
@@ -110,5 +111,7 @@ def _lines(path: Path) -> int:
 def _require_pairs(report: DataReport) -> None:
     if not report.usable:
         raise DataError(
-            f"{report.path}: no pair can be used.", report.refused or "", "name other pairs, or raise --max-length."
+            f"{report.path}: no {report.noun[:-1]} can be used.",
+            report.refused or "",
+            f"name other {report.noun}, or raise --max-length.",
         )

@@ -7,6 +7,16 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
+Method = Literal["dpo", "orpo", "kto", "sft"]
+METHODS: tuple[Method, ...] = ("dpo", "orpo", "kto", "sft")
+"""Each is a module of this package that has its data, its loss and what is checked before the first step."""
+
+
+def noun(method: Method) -> Literal["pairs", "examples"]:
+    """What a method's data is counted in."""
+    return "pairs" if method in ("dpo", "orpo") else "examples"
+
+
 Precision = Literal["auto", "16bit", "bf16", "fp16", "fp32"]
 Quantization = Literal["nf4", "int8"]
 
@@ -39,14 +49,17 @@ class ModelRef(Frozen):
 
 
 class Data(Frozen):
-    """Paths of JSONL files of preference pairs."""
+    """Paths of JSONL files of what the method trains on: preference pairs, or completions."""
 
     train: Path
     val: Path | None = None
 
 
 class Training(Frozen):
-    """The DPO run. `batch_size` is pairs an optimizer step, over all devices; `micro_batch_size` is on one."""
+    """The schedule. `batch_size` is pairs (or examples) a step over all devices; `micro_batch_size` is on one.
+
+    `loss_type`, `loss_weights` and `label_smoothing` are DPO's, the weights of the two kinds of example KTO's.
+    """
 
     epochs: float = Field(default=1, gt=0)
     max_steps: PositiveInt | None = None
@@ -60,6 +73,8 @@ class Training(Frozen):
     loss_type: tuple[str, ...] = ("sigmoid",)
     loss_weights: tuple[float, ...] | None = None
     label_smoothing: float = 0.0
+    desirable_weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    undesirable_weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     eval_every: PositiveInt | None = None
     save_every: PositiveInt | None = None
     seed: int = 42
@@ -90,7 +105,7 @@ class RunConfig(Frozen):
 
     schema_: Literal["run/1"] = Field(default="run/1", alias="schema")
     job: str
-    method: Literal["dpo"] = "dpo"
+    method: Method = "dpo"
     model: ModelRef
     data: Data
     training: Training = Training()
@@ -113,6 +128,7 @@ class EvalConfig(Frozen):
 
     schema_: Literal["evalrun/1"] = Field(default="evalrun/1", alias="schema")
     job: str
+    method: Method = "dpo"
     model: ModelRef
     trained_adapter: Path
     test: Path

@@ -15,13 +15,13 @@ from transformers import TrainerCallback
 
 from train import results
 from train.clock import now
-from train.config import RunConfig
+from train.config import RunConfig, noun
 from train.journal import Journal
 from train.metrics import PhaseSeconds, TrainLine, ValLine
 from train.stop import Stop
 from train.tally import Tally
 from train.trainer import StageBTrainer
-from train.watch import Watch, score
+from train.watch import Watch
 
 SAVE_SECONDS = 300.0
 VAL_PAIRS = 200
@@ -55,7 +55,7 @@ class Course(TrainerCallback):
     def resume(self, progress: dict[str, Any]) -> None:
         """Goes on where the checkpoint's run was, with the journal already cut back to it."""
         self.best, self.best_step, self.val_due = progress["best"], progress["best_step"], progress["val_due"]
-        for line in self.journal.lines():
+        for line in self.journal.lines() if self.trainer.step.watched else ():
             self._watch.feed(line)
 
     def make_up_validation(self) -> None:
@@ -70,7 +70,7 @@ class Course(TrainerCallback):
         self.make_up_validation()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._step_began = time.monotonic()
+        self._step_began = self.trainer.step_began
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._optimizer_began = time.monotonic()
@@ -128,14 +128,14 @@ class Course(TrainerCallback):
             memory_mib=memory_mib(),
         )
         self.journal.append(line)
-        notice = self._watch.feed(line)
+        notice = self._watch.feed(line) if self.trainer.step.watched else None
         if notice is not None:
             self.journal.append(notice)
             say(f"step {line.step}: {notice.message}")
 
     def write_validation(self, tally: Tally, seconds: float) -> None:
         """Writes the line, and `adapter/` where this is the best so far."""
-        step, value = self.trainer.state.global_step, score(tally.rewards)
+        step, value = self.trainer.state.global_step, self.trainer.step.score(tally)
         best = self.best is None or value > self.best
         if best:
             self.best, self.best_step = value, step
@@ -146,9 +146,11 @@ class Course(TrainerCallback):
             seconds=seconds,
         )  # fmt: skip
         self.journal.append(line)
+        shown = (("margin", line.margin), ("accuracy", line.accuracy))
         say(
-            f"step {step}: validation on {line.pairs} pairs: loss {line.loss:.4f}, margin {line.margin:.3f}, "
-            f"accuracy {line.accuracy:.2f}, score {value:.4f}{' (best so far)' if best else ''}"
+            f"step {step}: validation on {line.pairs} {noun(self.config.method)}: loss {line.loss:.4f}, "
+            + "".join(f"{name} {value:.3f}, " for name, value in shown if value is not None)
+            + f"score {value:.4f}{' (best so far)' if best else ''}"
         )
 
     def keep_best(self, step: int, value: float | None) -> None:

@@ -141,6 +141,7 @@ class DataReport(BaseModel):
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
     schema_: Literal["datareport/1"] = Field(default="datareport/1", alias="schema")
+    noun: Literal["pairs", "examples"] = "pairs"
     path: str
     max_length: int
     pairs: int
@@ -157,6 +158,8 @@ class DataReport(BaseModel):
     lose_all: int = Field(default=0, description="pairs whose prompt leaves nothing of a completion")
     whole_95: int = Field(default=0, description="smallest max_length that keeps 95% of the pairs whole")
     whole_99: int = Field(default=0, description="smallest max_length that keeps 99% of the pairs whole")
+    desirable: int | None = Field(default=None, description="usable examples that are wanted; None where all are")
+    undesirable: int | None = Field(default=None, description="usable examples that are not wanted")
     length_bias: LengthBias | None = None
     trained: TrainedTokens | None = Field(default=None, description="None where no pair is usable")
     warnings: tuple[str, ...] = ()
@@ -168,22 +171,26 @@ class DataReport(BaseModel):
 
     def _warnings(self) -> list[str]:
         said = [
-            f"{group.pairs:,} of {self.pairs:,} pairs {WHY[group.reason]}: they are left out and teach nothing "
+            f"{group.pairs:,} of {self.pairs:,} {self.noun} {WHY[group.reason]}: they are left out and teach nothing "
             f"(line{'s' if len(group.lines) > 1 else ''} {', '.join(map(str, group.lines))}"
             f"{', ...' if group.pairs > len(group.lines) else ''})."
             for group in self.left_out
         ]
         if self.truncated_pairs:
             said.append(
-                f"{self.truncated_pairs:,} of {self.usable:,} usable pairs lose the end of a completion at max_length "
-                f"{self.max_length}: the model never sees how those end. {self._remedy()}"
+                f"{self.truncated_pairs:,} of {self.usable:,} usable {self.noun} lose the end of a completion at "
+                f"max_length {self.max_length}: the model never sees how those end. {self._remedy()}"
             )
         if self.duplicates:
             said.append(
-                f"{self.duplicates:,} pairs repeat an earlier one: they are kept, and each repeat adds to "
+                f"{self.duplicates:,} {self.noun} repeat an earlier one: they are kept, and each repeat adds to "
                 "their weight in the training."
             )
-        if self.contradictions:
+        if self.contradictions and self.noun == "examples":
+            said.append(
+                f"{self.contradictions:,} completions are wanted on one line and not on another: they teach noise."
+            )
+        elif self.contradictions:
             said.append(
                 f"{self.contradictions:,} pairs prefer what an earlier pair rejects for the same prompt: they pull in "
                 "opposite directions, and teach noise."
@@ -193,6 +200,8 @@ class DataReport(BaseModel):
                 f"{self.prompts_in_train:,} of {self.usable:,} validation pairs have a prompt that is in the training "
                 "data too: validation looks better than it is, and the choice of the best adapter leans on it."
             )
+        if self.desirable is not None and self.undesirable is not None:
+            said += _balance(self.desirable, self.undesirable)
         if self.length_bias and self.length_bias.biased:
             said.append(_bias_warning(self.length_bias))
         return said
@@ -204,13 +213,30 @@ class DataReport(BaseModel):
         main = max(self.left_out, key=lambda group: group.pairs)
         remedy = self._remedy() if main.reason in ("prompt_too_long", "equal_after_cut") else "Mend the data."
         return (
-            f"{lost:,} of {self.pairs:,} pairs would teach nothing: most of these ({main.pairs:,}) {WHY[main.reason]}. "
-            f"{remedy}"
+            f"{lost:,} of {self.pairs:,} {self.noun} would teach nothing: most of these ({main.pairs:,}) "
+            f"{WHY[main.reason]}. {remedy}"
         )
 
     def _remedy(self) -> str:
         whole = self.tokens.pair
-        return f"--max-length {whole.p95} holds 95% of the pairs whole, --max-length {whole.max} all of them."
+        return f"--max-length {whole.p95} holds 95% of the {self.noun} whole, --max-length {whole.max} all of them."
+
+
+def _balance(wanted: int, unwanted: int) -> list[str]:
+    """The weights of KTO's two kinds should make them as many, or the wanted a third more (its paper, equation 8)."""
+    if not wanted or not unwanted:
+        kind = "not wanted" if unwanted else "wanted"
+        return [f"Every example is {kind}: KTO learns from the difference of the two kinds, and there is none."]
+    if unwanted <= wanted <= unwanted * 4 / 3:
+        return []
+    name, weight = ("undesirable_weight", wanted / unwanted) if wanted > unwanted else (
+        "desirable_weight", unwanted / wanted
+    )  # fmt: skip
+    said = (
+        f"{wanted:,} examples are wanted and {unwanted:,} are not: the weights of the two should make up for it "
+        f"(about {name} = {weight:.2f} in launch.toml)."
+    )
+    return [said]
 
 
 def _bias_warning(bias: LengthBias) -> str:
@@ -218,8 +244,8 @@ def _bias_warning(bias: LengthBias) -> str:
     longer = bias.chosen_longer > bias.rejected_longer
     return (
         f"Chosen is the longer one in {share:.0f}% of the pairs that differ in length (95% interval {low:.0f} to "
-        f"{high:.0f}%), by {bias.mean:+.1f} tokens ({bias.relative:+.0%}) in the mean: DPO learns length from it, so "
-        f"that the model will write {'longer' if longer else 'shorter'} answers whatever they say. Balance the "
+        f"{high:.0f}%), by {bias.mean:+.1f} tokens ({bias.relative:+.0%}) in the mean: models learn length from that, "
+        f"and will write {'longer' if longer else 'shorter'} answers whatever they say. Balance the "
         "lengths, or compare the lengths of answers before and after."
     )
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from train.check import looked, say_progress, without_collector
+from train.config import Method, Training, noun
 from train.data_report import DataCheck
 from train.errors import InputError
 from train.estimate_config import EstimateConfig
@@ -26,6 +27,7 @@ from train.estimate_model import Subject, described, notes, read_subject
 from train.estimate_traces import RECIPES, Work, shares_prompts, trace_all
 from train.pairs import count_pairs
 from train.requirement import DataSet, Option, Schedule, TrainerChoice, Workload
+from train.step import step_of
 from train.tokens import CutPair
 from train.trace import Recipe, Shape, Trace
 
@@ -59,7 +61,7 @@ class Lengths:
     said: str
 
     @classmethod
-    def padded(cls, cut: list[CutPair], pairs: int) -> Lengths:
+    def padded(cls, cut: list[CutPair], pairs: int, method: Method) -> Lengths:
         """Of batches of `pairs` drawn at random, padded to their longest; each prompt is computed twice.
 
         The k-th of n lengths is the longest of a batch with (k/n)^pairs.
@@ -69,29 +71,32 @@ class Lengths:
         mean = sum(weight * size for weight, size in zip(weights, ranked, strict=True))
         square = sum(weight * size * size for weight, size in zip(weights, ranked, strict=True))
         longest = ranked[-1]
-        said = f"the longest of {n:,} pairs, {longest:,} tokens"
-        return cls(longest, mean, Shape(pairs, longest), mean / longest, square / longest**2, said)
+        said = f"the longest of {n:,} {noun(method)}, {longest:,} tokens"
+        return cls(longest, mean, Shape(pairs, longest, method=method), mean / longest, square / longest**2, said)
 
     @classmethod
-    def shared(cls, cut: list[CutPair], pairs: int, layers: int) -> Lengths:
+    def shared(cls, cut: list[CutPair], pairs: int, method: Method, layers: int) -> Lengths:
         """Of batches of `pairs`, without padding; each prompt is computed once, by a model of so many layers."""
         tokens = [sum(pair) for pair in cut]
         fullest = cut[tokens.index(max(tokens))]
-        said = f"the longest of {len(cut):,} pairs, {max(tokens):,} tokens with its prompt once"
-        mean, traced = fmean(tokens), _as_shape(fullest, 1)
-        looked_at = fmean(_as_shape(pair, 1).looked_at(layers, shared=True) for pair in cut)
+        said = f"the longest of {len(cut):,} {noun(method)}, {max(tokens):,} tokens with its prompt once"
+        mean, traced = fmean(tokens), _as_shape(fullest, 1, method)
+        looked_at = fmean(_as_shape(pair, 1, method).looked_at(layers, shared=True) for pair in cut)
         square = looked_at / traced.looked_at(layers, shared=True)
         longest = max(pair.length for pair in cut)
-        return cls(longest, mean, _as_shape(fullest, pairs), mean / max(tokens), square, said)
+        return cls(longest, mean, _as_shape(fullest, pairs, method), mean / max(tokens), square, said)
 
     @classmethod
-    def all_of(cls, length: int, pairs: int) -> Lengths:
-        return cls(length, length, Shape(pairs, length), 1, 1, f"every pair at {length:,} tokens")
+    def all_of(cls, length: int, pairs: int, method: Method) -> Lengths:
+        said = f"every {noun(method)[:-1]} at {length:,} tokens"
+        return cls(length, length, Shape(pairs, length, method=method), 1, 1, said)
 
 
-def _as_shape(pair: CutPair, pairs: int) -> Shape:
+def _as_shape(pair: CutPair, pairs: int, method: Method) -> Shape:
     """With completions of one length, which together are as long."""
-    return Shape(pairs, pair.prompt + math.ceil((pair.chosen + pair.rejected) / 2), pair.prompt)
+    sides = 2 if noun(method) == "pairs" else 1
+    completion = math.ceil((pair.chosen + pair.rejected) / sides)
+    return Shape(pairs, pair.prompt + completion, pair.prompt, method)
 
 
 def run(asked: EstimateConfig) -> int:
@@ -105,15 +110,19 @@ def estimate(asked: EstimateConfig) -> Estimate:
     training = asked.training
     subject = read_subject(asked.model, training)
     check, sizes = _pairs(asked, subject)
-    ways = _ways(subject, training.micro_batch_size or training.batch_size, training.batch_size)
+    method = asked.method
+    ways = _ways(subject, training.micro_batch_size or training.batch_size, training.batch_size, method)
     shares = shares_prompts(subject.config, ways[0].recipe, training.max_length)
     ways = [replace(way, recipe=replace(way.recipe, share_prompts=shares)) for way in ways]
     layers = subject.config.num_hidden_layers
     of_pairs = partial(Lengths.shared, layers=layers) if shares else Lengths.padded
     lengths = {
-        way.pairs: of_pairs(sizes, way.pairs) if sizes else Lengths.all_of(training.max_length, way.pairs)
+        way.pairs: of_pairs(sizes, way.pairs, method)
+        if sizes
+        else Lengths.all_of(training.max_length, way.pairs, method)
         for way in ways
     }
+    compares = step_of(method, Training()).has_reference
     longest = next(iter(lengths.values())).longest
     single = [way for way in ways if way.device == "cuda" and way.gpus == 1]
     work: list[Work] = [(way.recipe, lengths[way.pairs].traced) for way in ways]
@@ -132,7 +141,7 @@ def estimate(asked: EstimateConfig) -> Estimate:
             lora_r=None if subject.adapter else subject.lora_r,
             lora_target=None if subject.adapter else subject.lora_target,
         )  # fmt: skip
-        workload = Workload(model=model, data=_data_set(asked, len(sizes)), training=schedule)
+        workload = Workload(method=asked.method, model=model, data=_data_set(asked, len(sizes)), training=schedule)
     return Estimate(
         model=model,
         parameters=first.base_parameters + trainable,
@@ -145,8 +154,8 @@ def estimate(asked: EstimateConfig) -> Estimate:
         lora_target=subject.lora_target,
         notes=tuple(notes(subject, first.base_parameters, trainable)),
         options=tuple(_option(way, trace, lengths[way.pairs], training.batch_size) for way, trace in found),
-        comparison=_comparisons(single),
-        needs=tuple(_needs(single, asked.lengths, traces)),
+        comparison=_comparisons(single) if compares else (),
+        needs=tuple(_needs(single, asked.lengths, traces, compares=compares)),
         data=check,
         workload=workload,
     )
@@ -157,7 +166,7 @@ def _pairs(asked: EstimateConfig, subject: Subject) -> tuple[DataCheck | None, l
     if asked.data is None or subject.bare:
         return None, []
     with without_collector():
-        return looked(asked.model, asked.data, asked.training, say_progress)
+        return looked(asked.method, asked.model, asked.data, asked.training, say_progress)
 
 
 @dataclass(frozen=True)
@@ -169,13 +178,15 @@ class _Way:
     gpus: int
     recipe: Recipe
     pairs: int
+    method: Method
 
     def shape(self, length: int) -> Shape:
-        return Shape(self.pairs, length)
+        return Shape(self.pairs, length, method=self.method)
 
 
-def _ways(subject: Subject, at_once: int, batch_size: int) -> list[_Way]:
+def _ways(subject: Subject, at_once: int, batch_size: int, method: Method) -> list[_Way]:
     found: list[_Way] = []
+    compares = step_of(method, Training()).has_reference
     for name, (device, plain) in RECIPES.items():
         if subject.quantization not in (None, plain.quantization):
             continue  # weights that lie there in 4 bits are loaded in 4 bits
@@ -183,12 +194,12 @@ def _ways(subject: Subject, at_once: int, batch_size: int) -> list[_Way]:
             plain,
             lora_r=subject.lora_r,
             lora_target=subject.lora_target,
-            own_adapter=subject.adapter is not None,
+            own_adapter=subject.adapter is not None and compares,
         )
-        found.append(_Way(name, device, int(device == "cuda"), recipe, at_once))
+        found.append(_Way(name, device, int(device == "cuda"), recipe, at_once, method))
         if name in SHARED:
             found += [
-                _Way(f"{name}-x{gpus}", device, gpus, recipe, min(at_once, batch_size // gpus))
+                _Way(f"{name}-x{gpus}", device, gpus, recipe, min(at_once, batch_size // gpus), method)
                 for gpus in DEVICES
                 if batch_size % gpus == 0
             ]
@@ -203,6 +214,10 @@ def needed_gib(peak_bytes: int) -> float:
 def _option(way: _Way, trace: Trace, lengths: Lengths, batch_size: int) -> Option:
     """`flop_per_step` is for pairs of the mean length; the memory is for the longest of them."""
     dtype, cuda = way.recipe.dtype, way.device == "cuda"
+    one = noun(way.method)[:-1]
+    counted = one if way.pairs == 1 else f"{one}s"
+    an_example = f"{'an' if one == 'example' else 'a'} {one}"
+    reference = ", reference's forward included" if trace.forward_flop else ""
     # Data-parallel training gathers the gradients of all processes in buckets of their size.
     buckets = 4 * trace.trainable_parameters if way.gpus > 1 else 0
     traced = trace.peak_bytes + buckets
@@ -219,16 +234,15 @@ def _option(way: _Way, trace: Trace, lengths: Lengths, batch_size: int) -> Optio
         min_disk_gib=round(trace.base_parameters * 2 / GIB + ENVIRONMENT_GIB + CHECKPOINTS_GIB, 1),
         flop_per_step=flop * batch_size / way.pairs,
         basis={
-            "memory": f"one step of {way.pairs} pair{'s' * (way.pairs > 1)} a device, traced on fake tensors: "
-            f"{lengths.said}",
+            "memory": f"one step of {way.pairs} {counted} a device, traced on fake tensors: {lengths.said}",
             "traced_bytes": trace.peak_bytes,
             **({"gradient_buckets_bytes": buckets} if buckets else {}),
             "layers": "2 and 3 were traced; the rest is their difference, layer for layer",
             "allowance": {"context_gib": CONTEXT_GIB if cuda else 0, "fragmentation": FRAGMENTATION, "measured": False},
             "ram_gib": {"weights": round(weights_gib, 2), "a_process": HOST_GIB, "measured": False},
             "disk_gib": {"environment": ENVIRONMENT_GIB, "checkpoints": CHECKPOINTS_GIB, "measured": False},
-            "flop_per_step": f"counted in the trace, reference's forward included; {lengths.mean:,.0f} tokens a pair "
-            f"in the mean, {'each prompt once' if way.recipe.share_prompts else 'padded'}",
+            "flop_per_step": f"counted in the trace{reference}; {lengths.mean:,.0f} tokens {an_example} in the mean, "
+            f" {'each prompt once' if way.recipe.share_prompts else 'padded'}",
             "versions": {each: version(each) for each in ("torch", "trl", "transformers", "peft")},
         },
         trainer=TrainerChoice(
@@ -252,12 +266,14 @@ def _doubled(way: _Way) -> str:
     return "two models" + (", ckpt" if way.recipe.gradient_checkpointing else "")
 
 
-def _needs(single: list[_Way], lengths: tuple[int, ...], traces: dict[Work, Trace]) -> Iterator[Need]:
+def _needs(
+    single: list[_Way], lengths: tuple[int, ...], traces: dict[Work, Trace], *, compares: bool
+) -> Iterator[Need]:
     for way in single:
         for length in sorted({*lengths}):
             trace = traces[way.recipe, way.shape(length)]
             yield Need(option=way.name, max_length=length, min_vram_gib=needed_gib(trace.peak_bytes))
-            if way.recipe.quantization is None:
+            if compares and way.recipe.quantization is None:
                 peak = trace.peak_bytes + 2 * trace.base_parameters
                 yield Need(option=_doubled(way), max_length=length, min_vram_gib=needed_gib(peak))
 
@@ -269,14 +285,14 @@ def _data_set(asked: EstimateConfig, usable: int) -> DataSet:
         "train_path": str(train), "train_examples": usable or _count(asked), "train_bytes": _size(train),
     }  # fmt: skip
     if val is not None:
-        found |= {"val_path": str(val), "val_examples": count_pairs(val), "val_bytes": _size(val)}
+        found |= {"val_path": str(val), "val_examples": count_pairs(val, asked.method), "val_bytes": _size(val)}
     return DataSet(**found)
 
 
 def _count(asked: EstimateConfig) -> int:
     assert asked.data is not None
     _size(asked.data.train)
-    pairs = count_pairs(asked.data.train)
+    pairs = count_pairs(asked.data.train, asked.method)
     if not pairs:
         raise InputError(f"{asked.data.train}: there are no pairs in it.", next_step="name the pairs with --train.")
     return pairs

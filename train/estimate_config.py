@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field, PositiveInt
 
-from train.config import Data, Frozen, ModelRef, Training
+from train.config import Data, Frozen, Method, ModelRef, Training
 
 
 class EstimateConfig(Frozen):
@@ -17,6 +17,7 @@ class EstimateConfig(Frozen):
     """
 
     schema_: Literal["estimaterun/1"] = Field(default="estimaterun/1", alias="schema")
+    method: Method = "dpo"
     model: ModelRef
     data: Data | None = None
     training: Training = Training()

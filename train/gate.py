@@ -34,12 +34,14 @@ def pass_gate(trainer: StageBTrainer, stage_a: StageA, rows: list[Row]) -> None:
     """Runs every check, on `rows` where a batch is needed. Leaves no gradient behind."""
     check_one_adapter_deep(trainer)
     if stage_a.adapter is not None:
-        check_reference_is_stage_a(trainer, stage_a.adapter)
+        if trainer.step.has_reference:
+            check_reference_is_stage_a(trainer, stage_a.adapter)
         check_policy_is_stage_a(trainer, stage_a.adapter)
     else:
         check_adapter_off_is_stage_a(trainer, stage_a)
     check_fp32_adapter(trainer)
-    check_margin_zero(trainer, stage_a, rows)
+    if trainer.step.has_reference:
+        check_margin_zero(trainer, stage_a, rows)
     check_gradients(trainer, stage_a, rows)
 
 
@@ -98,14 +100,15 @@ def check_fp32_adapter(trainer: StageBTrainer) -> None:
 def check_margin_zero(trainer: StageBTrainer, stage_a: StageA, rows: list[Row]) -> None:
     """Policy and reference agree on each pair, and plain DPO's loss is ln 2."""
     with torch.no_grad():
-        loss, tally = trainer.loss_against_fresh_reference(rows)
+        loss, tally = trainer.fresh_loss(rows)
     tolerance = MARGIN_TOLERANCE[stage_a.precision]
-    worst = max((abs(value) for pair in tally.rewards for value in (*pair, pair[0] - pair[1])), default=math.inf)
+    values = [value for example in tally.rewards for value in (*example, *_margin(*example)) if value is not None]
+    worst = max(map(abs, values), default=math.inf)
     if not worst <= tolerance:
         raise _failed(
             "margin_zero", f"a reward is {worst:.3g} before the first step; at most {tolerance:g} is rounding"
         )
-    plain = tuple(trainer.loss_types) == ("sigmoid",)
+    plain = trainer.method == "dpo" and tuple(trainer.loss_types) == ("sigmoid",)
     if plain and not abs(float(loss) - math.log(2) * trainer.loss_weights[0]) <= tolerance:
         raise _failed("loss_ln2", f"the loss is {float(loss):.6f} before the first step, not ln 2 = 0.693147")
 
@@ -115,7 +118,7 @@ def check_gradients(trainer: StageBTrainer, stage_a: StageA, rows: list[Row]) ->
     scale = _FP16_SCALE if stage_a.precision == "fp16" else 1.0
     trainer.model.zero_grad()
     try:
-        loss, _ = trainer.loss_against_fresh_reference(rows)
+        loss, _ = trainer.fresh_loss(rows)
         (loss * scale).backward()
         grads = {name: p.grad.float() / scale for name, p in trainer.model.named_parameters() if p.grad is not None}
     finally:
@@ -128,6 +131,10 @@ def check_gradients(trainer: StageBTrainer, stage_a: StageA, rows: list[Row]) ->
         raise _failed(
             "gradient_above_noise", f"the gradient's norm is {norm:.3g}; {NOISE:g} is noise: nothing would be learned"
         )
+
+
+def _margin(chosen: float | None, rejected: float | None) -> tuple[float, ...]:
+    return () if chosen is None or rejected is None else (chosen - rejected,)
 
 
 def _compare(check: str, tensors: Mapping[str, torch.Tensor], adapter: Path) -> None:

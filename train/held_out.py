@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from train.config import EvalConfig
+from train.config import EvalConfig, Method
 from train.errors import DataError
 from train.facts import Fact, is_facts_file, read_facts
 from train.pairs import Pair, Text, read_pairs
@@ -26,10 +26,14 @@ class Case:
 
 def read_cases(config: EvalConfig) -> list[Case]:
     """The first `max_examples` cases of the test file; raises as `held_out`."""
-    return held_out(config.test, train=config.train, val=config.val, limit=config.max_examples)
+    return held_out(
+        config.test, method=config.method, train=config.train, val=config.val, limit=config.max_examples
+    )  # fmt: skip
 
 
-def held_out(test: Path, *, train: Path | None, val: Path | None, limit: int | None = None) -> list[Case]:
+def held_out(
+    test: Path, *, train: Path | None, val: Path | None, method: Method = "dpo", limit: int | None = None
+) -> list[Case]:
     """The first `limit` cases of `test`, which neither is `train` or `val` nor shares a prompt with one.
 
     Raises:
@@ -46,7 +50,7 @@ def held_out(test: Path, *, train: Path | None, val: Path | None, limit: int | N
     cases = list(islice(_cases(test), limit))
     seen = {_digest(case.prompt) for case in cases}
     for path, use in fitted:
-        shared = sum(_digest(pair.prompt) in seen for pair in read_pairs(path))
+        shared = sum(_digest(pair.prompt) in seen for pair in read_pairs(path, method))
         if shared:
             raise DataError(
                 f"{test} is not held out: {shared:,} lines of {path} have a prompt that stands in it too.",

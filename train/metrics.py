@@ -25,6 +25,7 @@ class PhaseSeconds(Line):
 class TrainLine(Line):
     """An optimizer step. Rewards are beta x log-ratio (nats); logps are sums over a completion's tokens (nats).
 
+    What a method does not have is None: SFT has no rewards, and only DPO and ORPO say of a pair whether they are right.
     `loss`, rewards and logps are means over the pairs of the step; `tokens` is what the policy read in the step;
     `memory_mib` is the process's resident set, or the device's allocated peak.
     """
@@ -35,12 +36,12 @@ class TrainLine(Line):
     max_steps: int
     epoch: float
     loss: float
-    rewards_chosen: float
-    rewards_rejected: float
-    margin: float
-    accuracy: float
-    logps_chosen: float
-    logps_rejected: float
+    rewards_chosen: float | None
+    rewards_rejected: float | None
+    margin: float | None
+    accuracy: float | None
+    logps_chosen: float | None
+    logps_rejected: float | None
     learning_rate: float
     grad_norm: float
     tokens: int
@@ -56,12 +57,12 @@ class ValLine(Line):
     at: str
     step: int
     loss: float
-    rewards_chosen: float
-    rewards_rejected: float
-    margin: float
-    accuracy: float
-    logps_chosen: float
-    logps_rejected: float
+    rewards_chosen: float | None
+    rewards_rejected: float | None
+    margin: float | None
+    accuracy: float | None
+    logps_chosen: float | None
+    logps_rejected: float | None
     pairs: int
     score: float
     best: bool

@@ -1,12 +1,14 @@
-"""Preference pairs in a JSONL file, read one line at a time."""
+"""What a method trains on, in a JSONL file that is read one line at a time: preference pairs, or completions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
+from train.config import Method
 from train.jsonl import MAX_LINE_BYTES, bad_line, read_objects
 
 Message = Mapping[str, Any]
@@ -17,6 +19,8 @@ PROMPT_KEYS = ("prompt", "question", "instruction", "input")
 CHOSEN_KEYS = ("chosen", "chosen_response", "accepted", "preferred")
 REJECTED_KEYS = ("rejected", "rejected_response", "dispreferred")
 
+COMPLETION_KEYS = ("completion", "response", "answer", "output", "summary")
+
 GOOD_LINE = '{"prompt": "What is 2 + 2?", "chosen": "4", "rejected": "5"}'
 GOOD_CHAT = (
     '{"prompt": [{"role": "user", "content": "What is 2 + 2?"}], '
@@ -24,36 +28,96 @@ GOOD_CHAT = (
 )
 
 
+GOOD_COMPLETION = '{"prompt": "What is 2 + 2?", "completion": "4"}'
+GOOD_LABELLED = '{"prompt": "What is 2 + 2?", "completion": "4", "label": true}'
+
+GOOD_MESSAGES = '{"messages": [{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": "4"}]}'
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
     """A prompt with the completion that people preferred and the one that they did not.
 
-    All three are strings, or all three are tuples of chat messages (`role` and `content`, both strings). A completion
-    never repeats the prompt. `line` counts from 1.
+    All are strings, or all are tuples of chat messages (`role` and `content`, both strings). A completion never repeats
+    the prompt. `line` counts from 1. An example of SFT has no rejected; one of KTO has one of the two: it is wanted, or
+    it is not.
     """
 
     prompt: Text
-    chosen: Text
-    rejected: Text
+    chosen: Text | None
+    rejected: Text | None
     line: int
 
 
-def read_pairs(path: Path | str, *, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[Pair]:
-    """The pairs of a JSONL file in UTF-8, in order; blank lines are skipped.
+def read_pairs(path: Path | str, method: Method = "dpo", *, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[Pair]:
+    """The examples of a JSONL file in UTF-8, in order; blank lines are skipped.
 
+    DPO and ORPO train on preference pairs. SFT takes a completion (`prompt` and `completion`, or `messages` of which
+    the last is the completion), KTO one with a `label`. Of a preference pair SFT takes chosen, and KTO makes two.
     At most one line is in memory, and never more than `max_line_bytes` of it.
 
     Raises:
-        DataError: the file cannot be read or holds no pair, or a line is not a preference pair.
+        DataError: the file cannot be read or holds no example, or a line is none.
     """
     path = Path(path)
-    lines = read_objects(path, noun="preference pair", good=GOOD_LINE, max_line_bytes=max_line_bytes)
-    return (_pair(path, number, record) for number, record in lines)
+    noun, good, read = _READERS[method]
+    for number, record in read_objects(path, noun=noun, good=good, max_line_bytes=max_line_bytes):
+        yield from read(path, number, record)
 
 
-def count_pairs(path: Path | str) -> int:
-    """How many pairs a file holds. Every line is checked as `read_pairs` does."""
-    return sum(1 for _ in read_pairs(path))
+def count_pairs(path: Path | str, method: Method = "dpo") -> int:
+    """How many examples a file holds. Every line is checked as `read_pairs` does."""
+    return sum(1 for _ in read_pairs(path, method))
+
+
+def _preference(path: Path, number: int, record: dict[str, Any]) -> Iterator[Pair]:
+    yield _pair(path, number, record)
+
+
+def _completion(path: Path, number: int, record: dict[str, Any]) -> Iterator[Pair]:
+    if _is_pair(record):
+        pair = _pair(path, number, record)
+        yield Pair(pair.prompt, pair.chosen, None, number)
+    else:
+        yield Pair(*_single(path, number, record, GOOD_COMPLETION), None, number)
+
+
+def _labelled(path: Path, number: int, record: dict[str, Any]) -> Iterator[Pair]:
+    if _is_pair(record):
+        pair = _pair(path, number, record)
+        yield Pair(pair.prompt, pair.chosen, None, number)
+        yield Pair(pair.prompt, None, pair.rejected, number)
+        return
+    label = record.get("label")
+    if not isinstance(label, bool):
+        said = "no label" if "label" not in record else f"label is {json.dumps(label)[:40]}"
+        _bad(path, number, f"{said}: it is true where the completion is wanted, else false", GOOD_LABELLED)
+    prompt, completion = _single(path, number, record, GOOD_LABELLED)
+    yield Pair(prompt, completion, None, number) if label else Pair(prompt, None, completion, number)
+
+
+def _is_pair(record: Mapping[str, Any]) -> bool:
+    return all(any(key in record for key in keys) for keys in (CHOSEN_KEYS, REJECTED_KEYS))
+
+
+def _single(path: Path, number: int, record: dict[str, Any], good: str) -> tuple[Text, Text]:
+    """The prompt and the one completion of a line."""
+    if "messages" in record:
+        messages = _text(path, number, "messages", record["messages"])
+        if isinstance(messages, str) or len(messages) < 2 or messages[-1]["role"] != "assistant":
+            _bad(path, number, "messages do not end with an answer of the assistant", GOOD_MESSAGES)
+        return messages[:-1], messages[-1:]
+    key = next((key for key in (*COMPLETION_KEYS, *CHOSEN_KEYS) if key in record), None)
+    if key is None:
+        _bad(path, number, f"no completion: none of the keys {', '.join(COMPLETION_KEYS)}", good)
+    completion, prompt = _text(path, number, key, record[key]), _prompt(path, number, record)
+    if prompt is None:
+        _bad(path, number, f"no prompt: none of the keys {', '.join(PROMPT_KEYS)}", good)
+    if isinstance(prompt, str) and isinstance(completion, tuple):
+        return _spoken("user", prompt), completion
+    if isinstance(prompt, tuple) and isinstance(completion, str):
+        return prompt, _spoken("assistant", completion)
+    return prompt, completion
 
 
 def _bad(path: Path, number: int, reason: str, good: str = GOOD_LINE) -> NoReturn:
@@ -158,3 +222,13 @@ def _chat(
     if prompt is None:
         _bad(path, number, "no prompt, and the messages of chosen and rejected share no beginning", GOOD_CHAT)
     return prompt, chosen, rejected
+
+
+_Reader = Callable[[Path, int, dict[str, Any]], Iterator[Pair]]
+_READERS: dict[Method, tuple[str, str, _Reader]] = {
+    "dpo": ("preference pair", GOOD_LINE, _preference),
+    "orpo": ("preference pair", GOOD_LINE, _preference),
+    "kto": ("completion with a label", GOOD_LABELLED, _labelled),
+    "sft": ("completion", GOOD_COMPLETION, _completion),
+}
+"""What a line is, one that is right, and what makes examples of one."""

@@ -117,7 +117,7 @@ class Followers:
         os.environ.update({"MASTER_ADDR": LOOPBACK, "MASTER_PORT": str(port)})
         for rank in range(1, place.size):
             process = subprocess.Popen(
-                [sys.executable, "-m", "train", "dpo", "--config", "-", "--stop-on-eof"],
+                [sys.executable, "-m", "train", self._config.method, "--config", "-", "--stop-on-eof"],
                 env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

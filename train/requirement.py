@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from train.config import Precision, Quantization
+from train.config import Method, Precision, Quantization
 
 Gib = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -78,7 +78,7 @@ class Schedule(Part):
 
 
 class Workload(Part):
-    method: Literal["dpo"] = "dpo"
+    method: Method = "dpo"
     model: Model
     data: DataSet
     training: Schedule

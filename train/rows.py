@@ -9,7 +9,7 @@ in common.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 from jinja2 import TemplateError
 
@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 
 
 class Row(TypedDict):
-    """A pair as `DPOTrainer` reads it: token ids, at most max_length of prompt + completion."""
+    """A pair as `DPOTrainer` reads it: token ids, at most max_length of prompt + completion.
+
+    Where an example is one completion alone, the other side is empty; `other_ids` is KTO's (train/kto.py).
+    """
 
     prompt_ids: list[int]
     chosen_ids: list[int]
     rejected_ids: list[int]
+    other_ids: NotRequired[list[int]]
 
 
 def tokenize(path: Path | str, pairs: list[Pair], encoder: Encoder) -> list[Row]:
@@ -42,16 +46,23 @@ def tokenize(path: Path | str, pairs: list[Pair], encoder: Encoder) -> list[Row]
     if strings:
         texts = [_string_texts(pair, encoder.tokenizer.eos_token) for _, pair in strings]
         found = encoder.ids(texts, special=True)
-        rows |= {at: _row(*ids) for (at, _), ids in zip(strings, found, strict=True)}
+        rows |= {at: _row(pair, *ids) for (at, pair), ids in zip(strings, found, strict=True)}
     if chats:
         texts = _chat_texts(path, [pair for _, pair in chats], encoder.tokenizer)
         found = encoder.ids(texts, special=False)
-        rows |= {at: _row(*ids) for (at, _), ids in zip(chats, found, strict=True)}
+        rows |= {at: _row(pair, *ids) for (at, pair), ids in zip(chats, found, strict=True)}
     return [rows[at] for at in range(len(pairs))]
 
 
+def _sides(pair: Pair) -> tuple[Text, Text]:
+    """Both completions; where there is one alone, it stands for both."""
+    one = pair.rejected if pair.chosen is None else pair.chosen
+    assert one is not None
+    return one, one if pair.rejected is None else pair.rejected
+
+
 def _string_texts(pair: Pair, eos: str) -> tuple[str, str, str]:
-    prompt, chosen, rejected = str(pair.prompt), str(pair.chosen), str(pair.rejected)
+    prompt, (chosen, rejected) = str(pair.prompt), map(str, _sides(pair))
     closed = (text if text.endswith(eos) else text + eos for text in (chosen, rejected))
     return prompt, prompt + next(closed), prompt + next(closed)
 
@@ -75,19 +86,20 @@ def _chat_texts(path: Path | str, pairs: list[Pair], tokenizer: PreTrainedTokeni
                 "mend the order and the roles of the messages.",
             ) from error
 
-    return [
-        (
-            text(pair, pair.prompt, generate=True),
-            text(pair, pair.prompt, pair.chosen),
-            text(pair, pair.prompt, pair.rejected),
-        )
-        for pair in pairs
-    ]
+    found: list[tuple[str, str, str]] = []
+    for pair in pairs:
+        chosen, rejected = (text(pair, pair.prompt, side) for side in _sides(pair))
+        found.append((text(pair, pair.prompt, generate=True), chosen, rejected))
+    return found
 
 
-def _row(prompt: list[int], with_chosen: list[int], with_rejected: list[int]) -> Row:
+def _row(pair: Pair, prompt: list[int], with_chosen: list[int], with_rejected: list[int]) -> Row:
     start = min(_common(prompt, with_chosen), _common(prompt, with_rejected))
-    return Row(prompt_ids=prompt[:start], chosen_ids=with_chosen[start:], rejected_ids=with_rejected[start:])
+    return Row(
+        prompt_ids=prompt[:start],
+        chosen_ids=[] if pair.chosen is None else with_chosen[start:],
+        rejected_ids=[] if pair.rejected is None else with_rejected[start:],
+    )
 
 
 def _common(one: list[int], other: list[int]) -> int:

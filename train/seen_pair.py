@@ -1,5 +1,5 @@
 # pyright: basic, reportMissingImports=false
-"""What one preference pair is worth for training: its tokens, and whether it teaches anything once it is cut."""
+"""What one pair, or one example, is worth for training: its tokens, and whether it teaches anything once it is cut."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _seen(pair: Pair, row: Row, max_length: int, *, keep: bool) -> SeenPair:
     reason: Reason | None = None
     if not prompt:  # its tokens all merged into the completion's
         reason = "empty_prompt"
-    elif not chosen or not rejected:
+    elif any(side is not None and not ids for side, ids in ((pair.chosen, chosen), (pair.rejected, rejected))):
         reason = "empty_completion"
     elif chosen == rejected:
         reason = "identical"
@@ -76,10 +76,13 @@ def _without_text(pair: Pair) -> Reason | None:
     """Whether a part of the pair is empty: there is nothing to tokenize then, and some templates would fail."""
     if _is_empty(pair.prompt):
         return "empty_prompt"
-    return "empty_completion" if _is_empty(pair.chosen) or _is_empty(pair.rejected) else None
+    sides = (side for side in (pair.chosen, pair.rejected) if side is not None)
+    return "empty_completion" if any(map(_is_empty, sides)) else None
 
 
-def plain(text: Text) -> str:
+def plain(text: Text | None) -> str:
+    if text is None:
+        return ""
     return text if isinstance(text, str) else "".join(message["content"] for message in text)
 
 
@@ -87,5 +90,5 @@ def _is_empty(text: Text) -> bool:
     return not plain(text).strip()
 
 
-def _digest(*texts: Text) -> bytes:
+def _digest(*texts: Text | None) -> bytes:
     return blake2b(json.dumps(texts, sort_keys=True).encode(), digest_size=16).digest()

@@ -79,7 +79,7 @@ def attend(
     """The attention of a row, by `product`, which takes query, key, value and either `attn_mask` or `is_causal`."""
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    labels_alone = getattr(module, READS_LABELS, False)
+    labels_alone = getattr(module, READS_LABELS, False) and not row.prompts_labelled
     outputs: list[torch.Tensor] = []
     for span in row.spans:
         chosen, seen, rest, rejected = (
@@ -90,9 +90,10 @@ def attend(
         outputs.append(product(query[:, :, chosen], key[:, :, seen], value[:, :, seen], attn_mask=mask))
         if labels_alone:
             outputs.append(torch.zeros_like(query[:, :, span.prompt : span.second]))
-            mask = row.mask_of_rejected(span, query.dtype)
-            outputs.append(product(query[:, :, rejected], key[:, :, rest], value[:, :, rest], attn_mask=mask))
-        else:
+            if span.rejected:
+                mask = row.mask_of_rejected(span, query.dtype)
+                outputs.append(product(query[:, :, rejected], key[:, :, rest], value[:, :, rest], attn_mask=mask))
+        elif span.shared or span.rejected:
             outputs.append(product(query[:, :, rest], key[:, :, rest], value[:, :, rest], is_causal=True))
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
 
@@ -102,25 +103,25 @@ AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
 class SharedPrompt:
-    """Stands for a PEFT model, whose `ATTENTION` is set, in TRL's loss and in its reference pass."""
+    """Stands for a PEFT model, whose `ATTENTION` is set, in a loss and in the reference pass."""
 
     def __init__(
         self,
         model: Any,
-        row: SharedRow | None = None,
+        row: SharedRow,
         autocast: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
     ) -> None:
-        """`row`: where the batch's pairs lie, for one whose masks cannot be looked at. `autocast`: what to run in."""
+        """`row`: where the batch's pairs lie. `autocast`: what to run in."""
         self.base, self.row, self.autocast = model.get_base_model(), row, autocast
 
     def __call__(
         self, *, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor, **_: Any
     ) -> FusedCausalLMOutput:
-        """Of a batch (2 x pairs, width) with labels on completions alone; `log_probs` are (2 x pairs, width - 1).
+        """Of a batch (sequences, width) with labels where the row has them; `log_probs` are (sequences, width - 1).
 
         What TRL asks for its metrics alone is 0: a step's line is made from the log-probabilities.
         """
-        row = self.row or SharedRow.of(attention_mask, labels != -100)
+        row = self.row
         ids, wanted = input_ids.flatten(), row.source[row.labelled] + 1
         with self.autocast():
             states = self.base.base_model(

@@ -4,7 +4,8 @@
 A prompt's last token predicts the first token of both completions, so that it opens each of them, and what the two
 share is the prompt without it. The last token of a completion predicts nothing and is left out. So a pair of a prompt
 of p tokens with completions of c and r tokens has p - 1 + c + r places in the row, and each place of a completion
-has one label. The order is chosen, shared, rejected: what a completion attends to lies in one piece, and is never
+has one label, as each of the prompt has where a method asks for it. An example of one completion is a pair without
+rejected. The order is chosen, shared, rejected: what a completion attends to lies in one piece, and is never
 copied. (Prefix sharing and its packing: arXiv 2410.20305.)
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 import torch
 
@@ -44,36 +46,57 @@ class Span:
 class SharedRow:
     """The row of a batch that is padded as TRL pads it: chosen in its first half, rejected in its second."""
 
-    def __init__(self, pairs: Sequence[tuple[int, int, int]], width: int, device: torch.device | str = "cpu") -> None:
-        """`pairs`: tokens of each prompt, chosen and rejected; `width`: tokens of a padded sequence.
+    def __init__(
+        self,
+        pairs: Sequence[tuple[int, int, int | None]],
+        width: int,
+        device: torch.device | str = "cpu",
+        *,
+        prompts_labelled: bool = False,
+    ) -> None:
+        """`pairs`: tokens of each prompt, chosen and rejected (None: there is one completion); `width`: tokens of a
+        padded sequence. `prompts_labelled`: what the two share of the prompt has labels too.
 
         Raises:
             ValueError: a prompt or a completion has no token.
         """
-        if min(min(lengths) for lengths in pairs) < 1:
-            raise ValueError(f"a prompt or a completion has no token: {min(pairs, key=min)}")
+        if any(tokens is not None and tokens < 1 for lengths in pairs for tokens in lengths):
+            raise ValueError(f"a prompt or a completion has no token: {pairs}")
         self.width = width
         self.device = torch.device(device)
+        self.prompts_labelled = prompts_labelled
         spans: list[Span] = []
         for prompt, chosen, rejected in pairs:
-            spans.append(Span(spans[-1].end if spans else 0, chosen, prompt - 1, rejected))
+            spans.append(Span(spans[-1].end if spans else 0, chosen, prompt - 1, rejected or 0))
         self.spans = tuple(spans)
         self._masks: dict[tuple[int, int, torch.dtype, bool], torch.Tensor] = {}
 
     @classmethod
-    def of(cls, attention_mask: torch.Tensor, completion_mask: torch.Tensor) -> SharedRow:
-        """Of the masks (2 x pairs, width) of a batch, whose padding is on the right."""
+    def of(
+        cls,
+        attention_mask: torch.Tensor,
+        completion_mask: torch.Tensor,
+        *,
+        pairs: bool = True,
+        prompts_labelled: bool = False,
+    ) -> SharedRow:
+        """Of the masks (sequences, width) of a batch, whose padding is on the right.
+
+        Of `pairs`, its first half is chosen and its second rejected; else each sequence has a prompt of its own.
+        """
         totals, completions = attention_mask.sum(dim=1).tolist(), completion_mask.sum(dim=1).tolist()
-        half = len(totals) // 2
-        pairs = [(totals[i] - completions[i], completions[i], completions[half + i]) for i in range(half)]
-        return cls(pairs, attention_mask.size(1), attention_mask.device)
+        count = len(totals) // 2 if pairs else len(totals)
+        seconds = completions[count:] or [None] * count
+        lengths = [(totals[i] - completions[i], completions[i], seconds[i]) for i in range(count)]
+        return cls(lengths, attention_mask.size(1), attention_mask.device, prompts_labelled=prompts_labelled)
 
     def _pieces(self) -> Iterator[tuple[int, int, int, bool]]:
         """(sequence of the batch, first position in it, places, whether they have labels) of each piece, in order."""
         for i, span in enumerate(self.spans):
             yield i, span.shared, span.chosen, True
-            yield i, 0, span.shared, False
-            yield len(self.spans) + i, span.shared, span.rejected, True
+            yield i, 0, span.shared, self.prompts_labelled
+            if span.rejected:
+                yield len(self.spans) + i, span.shared, span.rejected, True
 
     @cached_property
     def positions(self) -> torch.Tensor:
@@ -89,9 +112,13 @@ class SharedRow:
 
     @cached_property
     def labelled(self) -> torch.Tensor:
-        """(labels,): the places of completions, pair by pair, chosen before rejected."""
-        pieces = [torch.arange(at, at + count) for span in self.spans
-                  for at, count in ((span.start, span.chosen), (span.second, span.rejected))]  # fmt: skip
+        """(labels,): the places that have one, in the row's order."""
+        ends = accumulate(places for _, _, places, _ in self._pieces())
+        pieces = [
+            torch.arange(end - places, end)
+            for end, (_, _, places, has_labels) in zip(ends, self._pieces(), strict=True)
+            if has_labels
+        ]
         return torch.cat(pieces).to(self.device)
 
     @cached_property

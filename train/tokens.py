@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from train.config import ModelRef
+from train.config import Method, ModelRef, noun
 from train.cores import in_order, pool
 from train.data_report import LINES_NAMED, DataReport, LeftOut, LengthBias, Lengths, Reason, TokenLengths, TrainedTokens
 from train.encoding import Encoder
@@ -92,13 +92,16 @@ def prepare(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     *,
+    method: Method = "dpo",
     limit: int | None = None,
     train_prompts: frozenset[bytes] | None = None,
     keep: bool = True,
     on_pairs: Callable[[int], None] = lambda _: None,
     processes: int = 1,
 ) -> Prepared:
-    """The usable pairs among the first `limit` of a file, cut to `max_length` tokens of prompt + completion.
+    """The usable pairs (or examples, by the method) among the first `limit` of a file.
+
+    They are cut to `max_length` tokens of prompt + completion.
 
     Left out: an empty prompt or completion, chosen equal to rejected (before or after the cut), a prompt of
     `max_length` tokens or more. `train_prompts` are the `prompts` of the training data, for a validation file.
@@ -108,14 +111,16 @@ def prepare(
     Raises:
         DataError: a line is no preference pair, or the chat template refuses its messages.
     """
-    tally = _Tally(max_length)
+    tally = _Tally(max_length, method)
     look = _Look(path, tokenizer, max_length, keep)
-    for batch in _looked_at(_batches(islice(read_pairs(path), limit)), look, processes):
+    for batch in _looked_at(_batches(islice(read_pairs(path, method), limit)), look, processes):
         for pair in batch:
             tally.add(pair)
         on_pairs(len(batch))
     whole = Lengths.of(tally.lengths["pair"])
+    kinds = tally.kinds if method == "kto" else (None, None)
     report = DataReport(
+        noun=noun(method),
         path=str(path),
         max_length=max_length,
         pairs=tally.pairs,
@@ -135,6 +140,8 @@ def prepare(
         lose_all=tally.lose_all,
         whole_95=whole.p95,
         whole_99=whole.p99,
+        desirable=kinds[0],
+        undesirable=kinds[1],
         length_bias=tally.length_bias(),
         trained=tally.trained(),
     )
@@ -188,6 +195,7 @@ class _Tally:
     """The counts of a file while it is read."""
 
     max_length: int
+    method: Method
     pairs: int = 0
     usable: int = 0
     lose_part: int = 0
@@ -246,16 +254,27 @@ class _Tally:
                 )
             )
 
+    @property
+    def of_pairs(self) -> bool:
+        return noun(self.method) == "pairs"
+
+    @property
+    def kinds(self) -> tuple[int, int]:
+        """Usable examples that are wanted, and that are not."""
+        wanted = sum(cut.chosen > 0 for cut in self.cut_lengths)
+        return wanted, len(self.cut_lengths) - wanted
+
     def _count(self, prompt: int, chosen: int, rejected: int) -> None:
         longer = max(chosen, rejected)
         for values, size in zip(self.lengths.values(), (prompt, chosen, rejected, prompt + longer), strict=True):
-            values.append(size)
+            if size or self.of_pairs:  # an example has one completion alone
+                values.append(size)
         room = self.max_length - prompt
         self.lose_all += room <= 0
         self.lose_part += 0 < room < longer
 
     def length_bias(self) -> LengthBias | None:
-        if not self.usable:
+        if not self.usable or not self.of_pairs:
             return None
         return LengthBias.of(self.differences, (self.shared_tokens - self.prompt_tokens) / (2 * self.usable))
 
@@ -263,7 +282,8 @@ class _Tally:
         if not self.usable:
             return None
         shared = self.shared_tokens / self.usable
-        return TrainedTokens(separate=shared + self.prompt_tokens / self.usable, shared=shared)
+        again = self.prompt_tokens / self.usable if self.of_pairs else 0.0
+        return TrainedTokens(separate=shared + again, shared=shared)
 
     def _shared(self, ids: list[int]) -> list[int]:
         """The same ids with one `int` object a token: 8 bytes a token in place of 36."""

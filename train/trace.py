@@ -1,9 +1,9 @@
 # pyright: basic, reportMissingImports=false
 # ruff: noqa: SLF001  # TRL's loss is a method of its trainer, and torch keeps a module's tensors in private tables
-"""The peak of live storage, and the FLOPs, of one DPO step that runs on fake tensors: no weights and no GPU needed.
+"""The peak of live storage, and the FLOPs, of one step that runs on fake tensors: no weights and no GPU needed.
 
-The loss is TRL's own (`DPOTrainer._compute_loss`), on a PEFT model made from a configuration, by the same code that
-trains (train/shared_prompt.py). Reference log-probabilities are inputs, as in training.
+The loss is the method's (train/step.py; DPO's is TRL's own), on a PEFT model made from a configuration, by the same
+code that trains (train/shared_prompt.py). Reference log-probabilities are inputs, as in training.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import weakref
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -22,13 +23,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry
 from transformers import AutoModelForCausalLM, PretrainedConfig
-from trl import DPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
+from train.config import Method, Training, noun
 from train.errors import InputError
+from train.kto import OTHERS
 from train.last_layer import LastLayer
 from train.shared_prompt import SharedPrompt, obstacle
 from train.shared_row import SharedRow
+from train.step import step_of
 from train.trace_kernels import ATTENTION, attention_flop, quantize
 
 METRICS = ("log_probs", "entropy", "mean_logits", "is_top1")
@@ -39,24 +42,37 @@ METRICS = ("log_probs", "entropy", "mean_logits", "is_top1")
 class Shape:
     """One micro-batch: `pairs` pairs with completions of one length, `length` tokens with the `prompt` before them.
 
-    With a prompt of one token nothing is shared but it: no pair of `length` tokens needs more.
+    With a prompt of one token nothing is shared but it: no pair of `length` tokens needs more. A method whose examples
+    are single completions has so many of these.
     """
 
     pairs: int
     length: int
     prompt: int = 1
+    method: Method = "dpo"
 
     @property
     def completion(self) -> int:
         return self.length - self.prompt
 
+    @property
+    def completions(self) -> int:
+        """Of an example."""
+        return 2 if noun(self.method) == "pairs" else 1
+
+    @property
+    def sequences(self) -> int:
+        return self.pairs * self.completions
+
     def looked_at(self, layers: int, *, shared: bool) -> int:
         """Pairs of a query and a key in a product of attention in all layers, without a causal mask's saving."""
         if not shared:
-            return layers * 2 * self.pairs * self.length**2
+            return layers * self.sequences * self.length**2
         places = self.length - 1  # of a completion and what the two share of the prompt
-        of_chosen, last = self.completion * places, 2 * self.completion * places
-        return self.pairs * ((layers - 1) * (places**2 + of_chosen) + last)
+        of_completion = self.completion * places
+        behind = places if self.completions == 2 else places - self.completion  # the prompt, and rejected where it is
+        last = behind**2 if self.method == "orpo" else (self.completions - 1) * of_completion
+        return self.pairs * ((layers - 1) * (behind**2 + of_completion) + of_completion + last)
 
 
 @dataclass(frozen=True)
@@ -78,7 +94,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Trace:
-    """Bytes of live storage before the step and at its peak, FLOPs of the step and of a reference pass, the parameters.
+    """Bytes of live storage before the step and at its peak, FLOPs of the step and of its reference, the parameters.
 
     `attention_flop` is attention's part of both together, which grows with the square of the length.
     """
@@ -153,23 +169,26 @@ def trace_step(config: PretrainedConfig, recipe: Recipe, shape: Shape) -> Trace:
         materialize(model)
         meter = LiveStorage()
         trainable, batch = trainable_of(model), inputs(shape)
-        beside = [] if shares else [torch.empty((2 * shape.pairs, 1, shape.length, shape.length), dtype=torch.bool)]
+        beside = [] if shares else [torch.empty((shape.sequences, 1, shape.length, shape.length), dtype=torch.bool)]
         for tensor in (*model.parameters(), *model.buffers(), *batch.values(), *beside):  # a mask, causal and padding
             meter.add(tensor)
         resident = meter.live
         with meter:
-            step(model, trainable, batch, recipe, row_of(shape) if shares else None, after_forward=meter.mark)
+            row = row_of(shape) if shares else None
+            step(model, trainable, batch, recipe, row, after_forward=meter.mark, method=shape.method)
     product = attention_flop(config, shape.looked_at(config.num_hidden_layers, shared=shares))
-    # A step's forward makes the head's product for the gradient too (train/completion_head.py), a reference pass not.
+    of_method = step_of(shape.method, Training())
+    # A step's forward makes the head's product for the gradient too (train/completion_head.py), others do not.
     head = model.get_base_model().get_output_embeddings()
-    ahead = 2 * head.weight.numel() * 2 * shape.pairs * shape.completion if shares else 0
-    products = 9 if recipe.gradient_checkpointing else 7
+    ahead = 2 * head.weight.numel() * row_of(shape).labelled.numel() if shares else 0
+    products = (9 if recipe.gradient_checkpointing else 7) + 2 * (of_method.forwards - 1)
+    passes = of_method.reference_passes
     return Trace(
         resident_bytes=resident,
         peak_bytes=meter.peak,
         flop=meter.flop + product * products,
-        forward_flop=meter.forward_flop + product * 2 - ahead,
-        attention_flop=product * (products + 2),
+        forward_flop=passes * ((meter.forward_flop - ahead) // of_method.forwards + product * 2),
+        attention_flop=product * (products + 2 * passes),
         base_parameters=sum(count_of(p) for name, p in model.named_parameters() if ".lora_" not in name),
         trainable_parameters=sum(parameter.numel() for parameter in trainable),
     )
@@ -185,7 +204,8 @@ def count_of(parameter: Any) -> int:
 
 
 def row_of(shape: Shape, device: str = "cpu") -> SharedRow:
-    return SharedRow([(shape.prompt, shape.completion, shape.completion)] * shape.pairs, shape.length, device)
+    lengths = (shape.prompt, shape.completion, shape.completion if shape.completions == 2 else None)
+    return SharedRow([lengths] * shape.pairs, shape.length, device, prompts_labelled=shape.method == "orpo")
 
 
 def step(
@@ -196,15 +216,16 @@ def step(
     row: SharedRow | None = None,
     after_forward: Callable[[], None] = lambda: None,
     device: str = "cpu",
+    method: Method = "dpo",
 ) -> None:
-    """One optimizer step of what lies on `device`: TRL's loss, backward, clipping, AdamW.
+    """One optimizer step of what lies on `device`: the method's loss, backward, clipping, AdamW.
 
     The batch's prompts are shared in `row`; without it, the batch is padded.
     """
     optimizer = torch.optim.AdamW(trainable, foreach=False)
     with torch.autocast(device, dtype=recipe.dtype, enabled=recipe.dtype != torch.float32):
         seen = model if row is None else SharedPrompt(model, row)
-        loss = DPOTrainer._compute_loss(_trainer(model, device), seen, batch, return_outputs=False)
+        loss = step_of(method, Training()).loss(_trainer(model, seen, device), seen, batch)
     after_forward()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(trainable, 1.0, foreach=False)
@@ -255,29 +276,32 @@ def materialize(model: Any) -> None:
 
 
 def inputs(shape: Shape) -> dict[str, torch.Tensor]:
-    size = (2 * shape.pairs, shape.length)
-    return {
+    size = (shape.sequences, shape.length)
+    completion = torch.zeros(size, dtype=torch.int64)
+    completion[:, shape.prompt :] = 1
+    found = {
         "input_ids": torch.ones(size, dtype=torch.int64),
         "attention_mask": torch.ones(size, dtype=torch.int64),
-        "completion_mask": torch.cat(
-            [
-                torch.zeros((2 * shape.pairs, shape.prompt), dtype=torch.int64),
-                torch.ones((2 * shape.pairs, shape.completion), dtype=torch.int64),
-            ],
-            dim=1,
-        ),
-        "ref_chosen_logps": torch.zeros(shape.pairs),
-        "ref_rejected_logps": torch.zeros(shape.pairs),
+        "completion_mask": completion,
     }
+    if shape.method == "dpo":
+        return found | {name: torch.zeros(shape.pairs) for name in ("ref_chosen_logps", "ref_rejected_logps")}
+    if shape.method == "kto":
+        found |= {f"{OTHERS}{name}": value.clone() for name, value in found.items()}
+        return found | {"wanted": torch.ones(shape.pairs, dtype=torch.bool), "ref_logps": torch.zeros(shape.pairs)}
+    return found
 
 
-def _trainer(model: Any, device: str) -> Any:
-    """What TRL's loss reads of its trainer: the loss that DPO is trained with by default, on one device."""
-    accelerator = SimpleNamespace(device=torch.device(device), gather=_same, gather_for_metrics=_same)
+def _trainer(model: Any, seen: Any, device: str) -> Any:
+    """What a loss reads of its trainer: TRL's the settings that DPO is trained with by default, on one device."""
+    accelerator = SimpleNamespace(
+        device=torch.device(device), gather=_same, gather_for_metrics=_same, autocast=nullcontext
+    )
     return SimpleNamespace(
         model=model, accelerator=accelerator, aux_loss_enabled=False, ld_alpha=None, precompute_ref_logps=True,
         f_divergence_type="reverse_kl", loss_types=["sigmoid"], loss_weights=[1.0], beta=0.1, label_smoothing=0.0,
         use_weighting=False, _metrics={"train": defaultdict(list)}, _total_train_tokens=0, _tp_size=1,
+        seen=lambda _: seen, references=lambda inputs: torch.zeros((len(inputs["input_ids"]), 2)),
     )  # fmt: skip
 
 

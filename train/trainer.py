@@ -1,43 +1,39 @@
 # pyright: basic, reportMissingImports=false
-"""TRL's DPOTrainer, with references by content, checkpoints without pickles, and a line a step."""
+"""TRL's DPOTrainer, with a method's step, references by content, and a line a step."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from torch.utils.data import DataLoader, RandomSampler
-from transformers.trainer import TRAINER_STATE_NAME
-from trl import DPOTrainer
+from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer.utils import use_adapter
 
-from train import checkpoint, random_state
 from train.arguments import arguments
 from train.config import RunConfig
 from train.errors import TrainError
 from train.group import Group
 from train.last_layer import LastLayer
 from train.model import StageA
-from train.reference import ReferenceCache, pair_key
+from train.reference import ReferenceCache
 from train.rows import Row
 from train.shared_prompt import ATTENTION, SharedPrompt, exchange_attention, obstacle
 from train.shares import Shares
+from train.step import log_probs_of, step_of
 from train.tally import Tally
-
-ADAPTER, OPTIMIZER = "adapter_model.safetensors", "optimizer.safetensors"
+from train.trainer_checkpoints import KeepingTrainer
 
 ALONE = Group()
 
 NO_PAIRS = "no_pairs"
 """The key of a batch that only takes part in a step."""
+STAGE_A = "stage_a"
+"""The key of a batch's reference sums, until the method's step puts them where its loss reads them."""
 
 PROBE = 16
 """Tokens of each part of the pair on which prompt sharing is tried."""
@@ -45,8 +41,11 @@ PROBE_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 2e-
 """Of a log-probability's sum, relative and in nats."""
 
 
-class StageBTrainer(DPOTrainer):
-    """Trains the adapter `default` against Stage A, which is the adapter `ref` or the adapter switched off."""
+class StageBTrainer(KeepingTrainer):
+    """Trains the adapter `default`, by DPO or by another method of train/step.py.
+
+    Stage A, where the method compares with it, is the adapter `ref` or the adapter switched off.
+    """
 
     def __init__(
         self,
@@ -62,9 +61,10 @@ class StageBTrainer(DPOTrainer):
         self.base = config.model
         self.group = group
         self.batch_size = config.training.batch_size
-        mine = val_rows[group.rank :: group.size]
         self.cache = cache
-        self.tally = Tally(config.training.beta)
+        self.tally = Tally()
+        self.method, self.step = config.method, step_of(config.method, config.training)
+        mine = self.step.rows(val_rows)[group.rank :: group.size]
         self.identity: dict[str, Any] = {}
         self.progress: Callable[[], dict[str, Any]] = dict
         self.on_step_logged: Callable[[dict[str, float], Tally], None] = lambda *_: None
@@ -72,7 +72,8 @@ class StageBTrainer(DPOTrainer):
         super().__init__(
             model=stage_a.model,
             args=arguments(config, stage_a.precision, steps),
-            train_dataset=Dataset.from_list(rows),
+            data_collator=self.step.collator(stage_a.tokenizer.pad_token_id),
+            train_dataset=Dataset.from_list(self.step.rows(rows)),
             eval_dataset=Dataset.from_list(mine) if val_rows else None,
             processing_class=stage_a.tokenizer,
             peft_config=stage_a.new_lora,
@@ -80,6 +81,10 @@ class StageBTrainer(DPOTrainer):
         self.precompute_ref_logps = True  # batches carry the reference; with the argument, all would be computed now
         self.shares_prompts = False
         self._restore_fp32_adapter()
+        if not self.step.has_reference and "ref" in self.model.peft_config:
+            self.model.delete_adapter("ref")  # TRL's constructor made it
+        self._step_weight = 1
+        self.step_began = time.monotonic()
         self._new_references: list[dict[bytes, tuple[float, float]]] = []
         group.spread(self._trained())
         if group.rank:
@@ -120,18 +125,31 @@ class StageBTrainer(DPOTrainer):
         """A batch; without rows one that counts for nothing, so that this process takes part in the step."""
         return self.data_collator(rows) if rows else self.data_collator([self.train_dataset[0]]) | {NO_PAIRS: True}
 
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: Any) -> None:
+        """Hears of a step's micro-batches. What the step's loss is a mean over is counted, over all processes."""
+        self.step_began = time.monotonic()
+        counting = [batch for batch in batch_samples if NO_PAIRS not in batch]
+        if self.step.counts_tokens:
+            self._step_weight = sum(self.group.gather(sum(self.step.weight(batch) for batch in counting)))
+        else:
+            total = len(self.train_dataset)
+            begins = self.state.global_step % math.ceil(total / self.batch_size) * self.batch_size
+            self._step_weight = min(self.batch_size, total - begins)
+        self.step.before(self, counting)
+        took = time.monotonic() - self.step_began
+        self.tally.reference_seconds += took
+        self.tally.training_seconds += took
+
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """In training a micro-batch counts by its pairs: the step's loss is the mean over all pairs of all processes.
+        """In training a micro-batch counts by what it is of its step: the step's loss is the mean over all processes.
 
         transformers divides by the micro-batches of the step afterwards, and the gradients of processes are added up.
         """
-        pairs = 0 if NO_PAIRS in inputs else inputs["input_ids"].size(0) // 2
+        weight = 0 if NO_PAIRS in inputs else self.step.weight(inputs)
         loss = super().compute_loss(model, inputs, *args, **kwargs)
         if not self.model.training:
             return loss
-        total = len(self.train_dataset)
-        begins = self.state.global_step % math.ceil(total / self.batch_size) * self.batch_size
-        return loss * (pairs * self.current_gradient_accumulation_steps / min(self.batch_size, total - begins))
+        return loss * (weight * self.current_gradient_accumulation_steps / self._step_weight)
 
     # ---- the loss of one batch ----
 
@@ -148,11 +166,13 @@ class StageBTrainer(DPOTrainer):
             chosen_ids=row["chosen_ids"][:PROBE],
             rejected_ids=row["rejected_ids"][:PROBE],
         )
-        inputs = self._prepare_inputs(self.data_collator([short]))
-        theirs = torch.cat(self.compute_ref_log_probs(self.model, inputs))
+        inputs = self._prepare_inputs(self.data_collator(self.step.rows([short])))
+        self.model.eval()  # SFT trains with the dropout of its adapter
+        theirs = self._sums(inputs)
         usual, narrowed = exchange_attention(self.model, ATTENTION), LastLayer(self.model)
         self.shares_prompts = True
-        ours = torch.cat(self.compute_ref_log_probs(self.model, inputs))
+        ours = self._sums(inputs)
+        self.model.train()
         tolerance = PROBE_TOLERANCE[self.model.dtype]
         if torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance):
             return None
@@ -161,34 +181,51 @@ class StageBTrainer(DPOTrainer):
         exchange_attention(self.model, usual)
         return "its log-probabilities differ from the usual ones where prompts are shared"
 
-    def _seen_by_loss(self, model: Any) -> Any:
-        return SharedPrompt(self.model, autocast=self.accelerator.autocast) if self.shares_prompts else model
+    def seen(self, inputs: dict[str, Any]) -> Any:
+        """The model as a loss of `inputs` calls it, or what stands for it where prompts are shared."""
+        return (
+            SharedPrompt(self.model, self.step.row(inputs), self.accelerator.autocast)
+            if self.shares_prompts
+            else self.model
+        )
+
+    @torch.no_grad()
+    def _sums(self, inputs: dict[str, Any]) -> torch.Tensor:
+        """(sequences,): each one's log-probability, over what has labels."""
+        quiet = disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs)
+        with quiet, self.accelerator.autocast():
+            return log_probs_of(self.seen(inputs), inputs, self.step.labels(inputs)).sum(dim=1)
+
+    def reference_sums(self, inputs: dict[str, Any]) -> torch.Tensor:
+        """(sequences,): what Stage A gives each."""
+        with use_adapter(self.model, "ref" if "ref" in self.model.peft_config else None):
+            return self._sums(inputs)
 
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
         """As TRL's: (chosen, rejected), each (pairs,)."""
-        return super().compute_ref_log_probs(self._seen_by_loss(model), inputs)
+        return super().compute_ref_log_probs(self.seen(inputs), inputs)
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
-        """As TRL's, on `inputs` completed with reference log-probabilities; the pairs are added to the tally."""
+        """The method's, on `inputs` completed with Stage A's log-probabilities; the examples are added to the tally."""
         started = time.perf_counter()
+        step = self.step
         counts = inputs.pop(NO_PAIRS, None) is None
-        if not counts:
-            inputs["ref_chosen_logps"] = inputs["ref_rejected_logps"] = torch.zeros(
-                1, device=inputs["input_ids"].device
-            )
-        if "ref_chosen_logps" not in inputs:
-            inputs["ref_chosen_logps"], inputs["ref_rejected_logps"] = self._references(inputs)
+        if step.has_reference and inputs.get(STAGE_A) is None:
+            nothing = torch.zeros((step.examples(inputs), 2), device=inputs["input_ids"].device)
+            inputs[STAGE_A] = self.references(inputs) if counts else nothing
+        if step.has_reference:
+            step.with_reference(inputs, inputs.pop(STAGE_A))
         referenced = time.perf_counter()
         sums: list[torch.Tensor] = []
-        policy = self._seen_by_loss(model)
+        policy = self.seen(inputs)
 
         def recording(**kwargs: Any) -> Any:
             outputs = policy(**kwargs)
-            length = inputs["completion_mask"].size(1) - 1
-            sums.append(outputs.log_probs[:, -length:].detach().sum(dim=1))
+            completion = inputs["completion_mask"][:, 1:]
+            sums.append((outputs.log_probs[:, -completion.size(1) :].detach() * completion).sum(dim=1))
             return outputs
 
-        loss = super()._compute_loss(recording, inputs, return_outputs)
+        loss = step.loss(self, recording, inputs)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainError(
@@ -197,27 +234,24 @@ class StageBTrainer(DPOTrainer):
                 "lower the learning rate, or use bf16 or fp32",
             )
         if counts:
-            logps = _pairs(*sums[0].float().chunk(2))
-            refs = _pairs(inputs["ref_chosen_logps"], inputs["ref_rejected_logps"])
-            self.tally.add(value, logps, refs, int(inputs["attention_mask"].sum()))
+            rewards, logps = step.rewards(inputs, sums[0]), step.both(inputs, sums[0])
+            self.tally.add(value, step.weight(inputs), rewards, logps, int(inputs["attention_mask"].sum()))
         self.tally.reference_seconds += referenced - started
         self.tally.loss_seconds += time.perf_counter() - referenced
         return loss
 
-    def _references(self, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The reference's sums for the pairs of a batch: from the cache, and into it where they were missing.
+    def references(self, inputs: dict[str, Any]) -> torch.Tensor:
+        """(examples, 2): Stage A's sums for a batch, from the cache, and into it where they were missing.
 
         In a group the first process writes what all found, when the step is over: until then nobody uses it, so that
         no value depends on which process was faster.
         """
-        keys = batch_keys(inputs)
+        keys = self.step.keys(inputs)
         fresh: dict[bytes, tuple[float, float]] = {}
         missing = [i for i, key in enumerate(keys) if self.cache.get(key) is None]
         if missing:
-            select = missing + [len(keys) + i for i in missing]
-            part = {name: value[select] for name, value in inputs.items() if isinstance(value, torch.Tensor)}
-            found = _pairs(*self.compute_ref_log_probs(self.model, part))
-            if not all(math.isfinite(value) for pair in found for value in pair):
+            found = self.step.reference(self, self.step.part(inputs, missing))
+            if not all(math.isfinite(value) for both in found for value in both):
                 raise TrainError(
                     "Stage A gives a log-probability that is not finite", "its weights or precision are unsound"
                 )
@@ -227,17 +261,17 @@ class StageBTrainer(DPOTrainer):
             else:
                 self._new_references.append(fresh)
         values = [self.cache.get(key) or fresh[key] for key in keys]
-        table = torch.tensor(values, dtype=torch.float32, device=inputs["input_ids"].device)
-        return table[:, 0], table[:, 1]
+        return torch.tensor(values, dtype=torch.float32, device=inputs["input_ids"].device)
 
-    def loss_against_fresh_reference(self, rows: list[Row]) -> tuple[torch.Tensor, Tally]:
+    def fresh_loss(self, rows: list[Row]) -> tuple[torch.Tensor, Tally]:
         """The loss, ready for a backward pass, of `rows` against a reference computed in the same batch."""
-        inputs = self._prepare_inputs(self.data_collator(rows))
-        kept, self.tally = self.tally, Tally(self.beta)
+        inputs = self._prepare_inputs(self.data_collator(self.step.rows(rows)))
+        kept, self.tally = self.tally, Tally()
         try:
             self.model.train()
-            chosen, rejected = self.compute_ref_log_probs(self.model, inputs)
-            inputs |= {"ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
+            if self.step.has_reference:
+                found = self.step.reference(self, inputs)
+                inputs[STAGE_A] = torch.tensor(found, dtype=torch.float32, device=inputs["input_ids"].device)
             with self.compute_loss_context_manager():
                 loss = self._compute_loss(self.model, inputs, return_outputs=False)
             self._metrics["train"].clear()
@@ -256,7 +290,7 @@ class StageBTrainer(DPOTrainer):
             whole = self._gather()
             if self.group.first:
                 self.on_step_logged(logs, whole)
-            self.tally = Tally(self.beta)
+            self.tally = Tally()
 
     def _gather(self) -> Tally:
         """The tally of all processes; the references that they computed become known to all, and are written."""
@@ -276,7 +310,7 @@ class StageBTrainer(DPOTrainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """A validation pass, handed on. It draws no random number of the training's."""
-        kept, self.tally = self.tally, Tally(self.beta)
+        kept, self.tally = self.tally, Tally()
         started = time.perf_counter()
         try:
             with torch.random.fork_rng():
@@ -288,118 +322,3 @@ class StageBTrainer(DPOTrainer):
             self.tally = kept
         self.model.train()
         return metrics
-
-    # ---- checkpoints ----
-
-    def adapter_tensors(self, name: str = "default") -> dict[str, torch.Tensor]:
-        """An adapter's tensors on the CPU, under the names that they have in its file."""
-        state = get_peft_model_state_dict(self.model, adapter_name=name, save_embedding_layers=False)
-        return {key: value.detach().cpu() for key, value in state.items()}
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        states = self.group.gather((random_state.capture(), self._digest()))
-        if len({digest for _, digest in states}) > 1:
-            raise TrainError(
-                f"After step {self.state.global_step} the processes have different adapters",
-                "they had the same gradients: a device computes wrongly",
-                "the last checkpoint is kept; look at the GPUs (nvidia-smi -q), then launch resume",
-            )
-        if not self.group.first:
-            return
-        optimizer, optimizer_rest = checkpoint.pack_optimizer(self.optimizer.state_dict())
-        self.state.stateful_callbacks = {}
-        self.state.log_history = []
-        texts = {
-            "adapter_config.json": self.adapter_config_text(),
-            "optimizer.json": json.dumps({"optimizer": optimizer_rest, "scheduler": self.lr_scheduler.state_dict()}),
-            "identity.json": json.dumps(self.identity, indent=1),
-            "progress.json": json.dumps(self.progress()),
-            TRAINER_STATE_NAME: json.dumps(dataclasses.asdict(self.state), indent=1),
-        }
-        if self.accelerator.scaler is not None:
-            texts["scaler.json"] = json.dumps(self.accelerator.scaler.state_dict())
-        tensors = {ADAPTER: self.adapter_tensors(), OPTIMIZER: optimizer}
-        for rank, ((random_tensors, random_rest), _) in enumerate(states):
-            tensors[f"{_random(rank)}.safetensors"] = random_tensors
-            texts[f"{_random(rank)}.json"] = json.dumps(random_rest)
-        parent = Path(self.args.output_dir)
-        checkpoint.write(parent, self.state.global_step, tensors, texts)
-        checkpoint.rotate(parent)
-
-    def _digest(self) -> str:
-        if self.group.size == 1:
-            return ""
-        digest = hashlib.sha256()
-        for tensor in self.adapter_tensors().values():
-            digest.update(tensor.contiguous().numpy().tobytes())
-        return digest.hexdigest()
-
-    def adapter_config_text(self) -> str:
-        """`adapter_config.json` of the trained adapter: over the base as the user named it, wherever that lies here."""
-        config = self.model.peft_config["default"].to_dict()
-        config["base_model_name_or_path"] = self.base.named or self.base.base
-        config["revision"] = self.base.base_revision
-        config["inference_mode"] = True
-        return json.dumps(config, indent=2, sort_keys=True, default=_plain)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Fills `default`, and nothing else, from the checkpoint."""
-        tensors = checkpoint.read_tensors(Path(resume_from_checkpoint), ADAPTER)
-        if tensors.keys() != self.adapter_tensors().keys():
-            raise TrainError(f"The adapter in {resume_from_checkpoint} has other tensors than the one being trained")
-        set_peft_model_state_dict(self.model, tensors, adapter_name="default")
-
-    def take_up(self, folder: Path) -> None:
-        """Stands where a checkpoint's run stood, for writing results and not for training on."""
-        self._load_from_checkpoint(str(folder))
-        self.state.global_step = checkpoint.step_of(folder)
-
-    def _load_optimizer_and_scheduler(self, checkpoint_folder: str | None) -> None:
-        if checkpoint_folder is None:
-            return
-        folder = Path(checkpoint_folder)
-        rest = checkpoint.read_document(folder, "optimizer.json")
-        tensors = checkpoint.read_tensors(folder, OPTIMIZER)
-        self.optimizer.load_state_dict(checkpoint.unpack_optimizer(tensors, rest["optimizer"]))
-        self.lr_scheduler.load_state_dict(rest["scheduler"])
-
-    def _load_scaler(self, checkpoint_folder: str | None) -> None:
-        if checkpoint_folder is not None and self.accelerator.scaler is not None:
-            state = checkpoint.read_document(Path(checkpoint_folder), "scaler.json")
-            self.accelerator.scaler.load_state_dict(state)
-
-    def _load_rng_state(self, checkpoint_folder: str | None) -> None:
-        """A process that the checkpoint's run did not have goes on with the state that its seed gave."""
-        if checkpoint_folder is None:
-            return
-        folder, name = Path(checkpoint_folder), _random(self.group.rank)
-        if self.group.first or (folder / f"{name}.json").exists():
-            rest = checkpoint.read_document(folder, f"{name}.json")
-            random_state.restore(checkpoint.read_tensors(folder, f"{name}.safetensors"), rest)
-
-
-def batch_keys(inputs: dict[str, Any]) -> list[bytes]:
-    """The content keys of a collated batch: rows are all chosen, then all rejected."""
-    ids, attention, completion = (inputs[name].cpu() for name in ("input_ids", "attention_mask", "completion_mask"))
-    pairs = ids.size(0) // 2
-    keys = []
-    for i in range(pairs):
-        length = int((attention[i] * (1 - completion[i])).sum())
-        chosen = ids[i][attention[i].bool()].tolist()
-        rejected = ids[pairs + i][attention[pairs + i].bool()].tolist()
-        keys.append(pair_key(chosen[:length], chosen[length:], rejected[length:]))
-    return keys
-
-
-def _random(rank: int) -> str:
-    """The name of a process's random state in a checkpoint."""
-    return f"random-{rank}" if rank else "random"
-
-
-def _pairs(chosen: torch.Tensor, rejected: torch.Tensor) -> list[tuple[float, float]]:
-    return list(zip(chosen.float().tolist(), rejected.float().tolist(), strict=True))
-
-
-def _plain(value: Any) -> Any:
-    """JSON for what PEFT's configuration holds beside plain values: sets and enums."""
-    return sorted(value) if isinstance(value, set) else getattr(value, "value", str(value))

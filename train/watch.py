@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from train.metrics import NoticeLine, TrainLine, ValLine
+from train.tally import Both
 
 WINDOW = 20
 """Steps in each of the two means that are compared."""
@@ -19,14 +20,15 @@ MIN_FALL = 0.05
 """Of chosen's reward (nats x beta) between the two windows: less is noise."""
 
 
-def score(rewards: Sequence[tuple[float, float]]) -> float:
+def score(rewards: Sequence[Both]) -> float:
     """What `adapter/` is chosen by: higher is better. `rewards` are (chosen, rejected) of the validation pairs.
 
     The mean of log sigmoid(margin), as in the loss of DPO, plus the mean reward of chosen: a margin that is bought
     with the likelihood of chosen is worth nothing (docs/decisions/003-best-adapter.md).
     """
-    preference = math.fsum(log_sigmoid(chosen - rejected) for chosen, rejected in rewards) / len(rewards)
-    chosen_mean = math.fsum(chosen for chosen, _ in rewards) / len(rewards)
+    pairs = [(chosen, rejected) for chosen, rejected in rewards if chosen is not None and rejected is not None]
+    preference = math.fsum(log_sigmoid(chosen - rejected) for chosen, rejected in pairs) / len(pairs)
+    chosen_mean = math.fsum(chosen for chosen, _ in pairs) / len(pairs)
     return preference + chosen_mean
 
 
@@ -50,8 +52,8 @@ class Watch:
             return None
         lines = list(self._recent)
         before, now = lines[:WINDOW], lines[WINDOW:]
-        chosen_before, chosen = _mean([x.rewards_chosen for x in before]), _mean([x.rewards_chosen for x in now])
-        margin_before, margin = _mean([x.margin for x in before]), _mean([x.margin for x in now])
+        chosen_before, chosen = (_mean([x.rewards_chosen or 0.0 for x in part]) for part in (before, now))
+        margin_before, margin = (_mean([x.margin or 0.0 for x in part]) for part in (before, now))
         falling = chosen < 0 and chosen_before - chosen > MIN_FALL and margin > margin_before
         begins = falling and not self._displaced
         self._displaced = falling if begins or chosen >= chosen_before else self._displaced

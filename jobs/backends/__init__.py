@@ -12,8 +12,8 @@ from typing import Literal, Protocol
 from artifacts.errors import LaunchError
 from jobs.job import PhaseProgress
 
-Command = Literal["dpo", "evaluate"]
-"""Of the trainer: `python -m train dpo|evaluate`."""
+Command = Literal["train", "evaluate"]
+"""Of the trainer: `python -m train METHOD`, by the method of the job, or `python -m train evaluate`."""
 
 Say = Callable[[PhaseProgress], None]
 """Hears how far a long call is. It raises CancelledEarly where the job is to be cancelled."""

@@ -96,14 +96,16 @@ class LocalBackend:
         assert self._environment is not None
         config, log_file = self._work / "run.json", self._logs / "trainer.log"
         asked: RunConfig | EvalConfig = self._spec.run
+        word: str = self._spec.run.method
         if command == "evaluate":
+            word = command
             config, log_file = self._work / "evalrun.json", self._logs / "evaluate.log"
             assert self._spec.test is not None
             asked = eval_config(
                 self._spec, adapter=self._work / "adapter", test=self._spec.test, output=self._work / "eval.json"
             )
             write_document(config, asked.model_dump_json(by_alias=True, indent=2))
-        argv = (str(self._environment.python), "-m", "train", command, "--config", str(config), "--stop-on-eof")
+        argv = (str(self._environment.python), "-m", "train", word, "--config", str(config), "--stop-on-eof")
         task = Task(argv, child_environ(self._environment), log_file)
         if self._image is not None:
             task = self._image.wrap(task, asked, self._home, self._job_id)

@@ -82,7 +82,7 @@ class RemoteRun:
         self._spec, self._work, self._logs = job.spec, home.work(job.id), home.logs(job.id)
         self._work.mkdir(parents=True, exist_ok=True)
         self._folder = str(folder_on_host(job.id))
-        self._command: Command = "dpo"
+        self._command: Command = "train"
         self._ended: int | None = None
         self._dead_looks = self._restarts = 0
         self._handed_at: float | None = None
@@ -96,8 +96,7 @@ class RemoteRun:
         self._looked_at = self._answered_at = clock.monotonic()
         execution = execution_of(choice)
         # A machine of a test has no GPU, whatever it is sold as.
-        device = os.environ.get("LAUNCH_RENTED_DEVICE")
-        if device == "cpu":
+        if os.environ.get("LAUNCH_RENTED_DEVICE") == "cpu":
             execution = Execution(device="cpu", precision="fp32", processes=execution.processes)
         self._pins = pins_for(choice.offer.gpu if execution.device == "cuda" else None)
         lock = lock_file(self._pins.platform)
@@ -143,6 +142,7 @@ class RemoteRun:
         }
         return task_document(
             job=self._job.id,
+            method=self._spec.run.method,
             cloud=self._provider.name,
             region=str(offer.region),
             instance_type=offer.instance_type,
@@ -208,7 +208,7 @@ class RemoteRun:
         said = self._shell.run(LOOK.format(folder=shlex.quote(self._folder)))
         phase, train, evaluate, lock, *_ = [*said.out.split("\n"), "", "", "", ""]
         self._bring_growing()
-        if self._command == "dpo":
+        if self._command == "train":
             if train.strip():
                 self.collect()
                 return int(train)
@@ -218,7 +218,7 @@ class RemoteRun:
         if phase == "finished":
             return self._not_run()
         waited_s = self._clock.monotonic() - self._submitted_at
-        if phase in WAITS and self._command == "dpo":
+        if phase in WAITS and self._command == "train":
             self._write.phase(PhaseProgress(name=WAITS[phase], done=round(waited_s), unit="s"))
         if not phase or (phase == "waiting" and waited_s < WAITING_S):
             self._look_at_skypilot(begun=bool(phase))

@@ -77,7 +77,7 @@ class RentedMachine:
         self._meter = Meter(write, clock)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="skypilot")
         self._starting: Future[None] | None = None
-        self._command: Command = "dpo"
+        self._command: Command = "train"
         self._stopped: int | None = None
 
     # ---- from the intent to the first login ----

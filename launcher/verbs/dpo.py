@@ -1,4 +1,4 @@
-"""`launch dpo`: plans, asks once, starts the job's driver and watches it.
+"""`launch dpo`, and the verbs of the other methods: plans, asks once, starts the job's driver and watches it.
 
 The story of a launch, top to bottom; what happens after `spawn` is `jobs/driver.py`.
 """
@@ -10,19 +10,33 @@ from typing import Any
 import click
 
 from launcher.options import job_options, load_settings
+from train.config import Method
 
 
-@click.command(name="dpo")
-@job_options()
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@click.option("--detach", is_flag=True, help="Start the job and return; it does not need this terminal.")
-@click.option("--dry-run", is_flag=True, help="Stop before the question: nothing is recorded or started.")
-@click.option("--force", is_flag=True, help="Train even where the data check refuses.")
-@click.option(
-    "--json", "as_json", is_flag=True, help="One document: status/1 (plan/1 with --dry-run, or where nothing fits)."
-)
-def dpo_command(yes: bool, detach: bool, dry_run: bool, force: bool, as_json: bool, **flags: Any) -> int:
-    """Plan, ask once, train, and bring the results home."""
+def training_verb(method: Method, does: str) -> click.Command:
+    """`launch METHOD`, with the flags that the method has; `does` is its help."""
+
+    @click.command(name=method, help=does)
+    @job_options(method)
+    @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+    @click.option("--detach", is_flag=True, help="Start the job and return; it does not need this terminal.")
+    @click.option("--dry-run", is_flag=True, help="Stop before the question: nothing is recorded or started.")
+    @click.option("--force", is_flag=True, help="Train even where the data check refuses.")
+    @click.option(
+        "--json", "as_json", is_flag=True, help="One document: status/1 (plan/1 with --dry-run, or where nothing fits)."
+    )
+    def command(yes: bool, detach: bool, dry_run: bool, force: bool, as_json: bool, **flags: Any) -> int:
+        return _launch(method, flags, yes=yes, detach=detach, dry_run=dry_run, force=force, as_json=as_json)
+
+    return command
+
+
+dpo_command = training_verb("dpo", "Plan, ask once, train, and bring the results home.")
+
+
+def _launch(
+    method: Method, flags: dict[str, Any], *, yes: bool, detach: bool, dry_run: bool, force: bool, as_json: bool
+) -> int:
     import os
 
     from artifacts.errors import Declined, NothingFits
@@ -47,13 +61,14 @@ def dpo_command(yes: bool, detach: bool, dry_run: bool, force: bool, as_json: bo
     from launcher.watch import watch_to_exit_code
     from launcher.workload import model_ref
 
-    settings = load_settings(flags)
+    settings = load_settings(flags, method)
     home = Home.from_environment(os.environ)
     store = Store.open(home)
     out = check_folders(settings.out, home)
     refuse_what_cannot_be_rented(settings)
     odd: list[str] = []  # said after the line about money
-    request = prepare(settings, home, yes=yes, trains=True, say=say, note=odd.append)
+    typed = flags["requirements"] is not None
+    request = prepare(settings, home, typed=typed, yes=yes, trains=True, say=say, note=odd.append)
     offers = find_offers(settings, home, odd.append)
     needed = Market(request, offers, store.rates()).plan().budget_needed_usd
     line = no_budget_line(settings, needed, priced=any(offer.cloud != "local" for offer in offers))
@@ -76,7 +91,7 @@ def dpo_command(yes: bool, detach: bool, dry_run: bool, force: bool, as_json: bo
             + ("." if settings.budget is None else f" and the budget of ${settings.budget:g}."),
             why=plan_view.why_nothing_fits(plan),
             costing="Nothing was bought.",
-            next_step=plan_view.next_steps(flags, remedies(flags, market, plan)),
+            next_step=plan_view.next_steps(flags, remedies(flags, market, plan), method),
         )
     for said in plan_view.before_asking(plan, request.requirement, settings.upload_mbit_s):
         say(said)

@@ -1,4 +1,4 @@
-"""`launch estimate`: what a model and its pairs need of a machine, before anything is bought."""
+"""`launch estimate`: what a model and its data need of a machine, before anything is bought."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from typing import Any
 import click
 
 from launcher.options import job_options, load_settings
+from train.config import METHODS
 
 FLAGS = {
-    "model": "PATH|ID", "base": "PATH|ID", "adapter": "PATH|none", "train": "FILE", "val": "FILE", "max_length": "N",
-    "batch_size": "N", "epochs": "N", "lora_r": "N", "lora_target": "A,B",
+    "method": "|".join(METHODS), "model": "PATH|ID", "base": "PATH|ID", "adapter": "PATH|none", "train": "FILE",
+    "val": "FILE", "max_length": "N", "batch_size": "N", "epochs": "N", "lora_r": "N", "lora_target": "A,B",
 }  # fmt: skip
 
 
 @click.command(name="estimate")
-@job_options(FLAGS)
+@job_options(only=FLAGS)
 @click.option("-o", "--output", metavar="FILE", help="Write the requirement file (hardware-requirement/1) here.")
 @click.option("--json", "as_json", is_flag=True, help="One estimate/1 document.")
 @click.option("--yes", is_flag=True, help="Make the trainer's environment without asking.")
 def estimate_command(output: str | None, as_json: bool, yes: bool, **flags: Any) -> int:
-    """Read the model and the pairs, trace one training step, and say what it needs."""
+    """Read the model and the data, trace one training step, and say what it needs."""
     import os
     from pathlib import Path
 
@@ -46,7 +47,7 @@ def estimate_command(output: str | None, as_json: bool, yes: bool, **flags: Any)
     else:
         print("\n".join(estimate_view.lines(kept.estimate)))
     if config.data is None:
-        say("\nNo requirement file: it needs the pairs too. Next: the same with --train FILE")
+        say("\nNo requirement file: it needs the data too. Next: the same with --train FILE")
         return 0
     file = file or kept.file.with_suffix(".requirement.json")
     rates = known_rates(home, Store.open(home), environment, gpu=device == "cuda", say=say)

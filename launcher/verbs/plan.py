@@ -1,4 +1,4 @@
-"""`launch plan dpo`: prices every way to run the job, and spends nothing."""
+"""`launch plan dpo|orpo|kto|sft`: prices every way to run the job, and spends nothing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from launcher.options import job_options, load_settings
+from train.config import METHODS, Method
 
 if TYPE_CHECKING:
     from jobs.home import Home
@@ -19,13 +20,23 @@ def plan_command() -> None:
     """Price every way to run a job; spends nothing."""
 
 
-@plan_command.command(name="dpo")
-@job_options()
-@click.option("--all", "everything", is_flag=True, help="Every offer, not the best 12.")
-@click.option("--json", "as_json", is_flag=True, help="One plan/1 document.")
-@click.option("--yes", is_flag=True, help="Make the trainer's environment without asking.")
-def plan_dpo(everything: bool, as_json: bool, yes: bool, **flags: Any) -> int:
-    """Price every way to run DPO."""
+def _plan_verb(method: Method) -> click.Command:
+    @click.command(name=method, help=f"Price every way to run {method.upper()}.")
+    @job_options(method)
+    @click.option("--all", "everything", is_flag=True, help="Every offer, not the best 12.")
+    @click.option("--json", "as_json", is_flag=True, help="One plan/1 document.")
+    @click.option("--yes", is_flag=True, help="Make the trainer's environment without asking.")
+    def command(everything: bool, as_json: bool, yes: bool, **flags: Any) -> int:
+        return _plan(method, flags, everything=everything, as_json=as_json, yes=yes)
+
+    return command
+
+
+for _method in METHODS:
+    plan_command.add_command(_plan_verb(_method))
+
+
+def _plan(method: Method, flags: dict[str, Any], *, everything: bool, as_json: bool, yes: bool) -> int:
     import os
 
     from jobs.home import Home
@@ -41,12 +52,13 @@ def plan_dpo(everything: bool, as_json: bool, yes: bool, **flags: Any) -> int:
     from launcher.request import Market, environment_device, find_offers
     from launcher.retired import p3_is_gone
 
-    settings = load_settings(flags)
+    settings = load_settings(flags, method)
     home = Home.from_environment(os.environ)
     memory = _memory_only(settings)
     if memory is not None:
         return _memory_plan(memory, settings, home, as_json=as_json)
-    request = prepare(settings, home, yes=yes, trains=False, say=say, note=say)
+    typed = flags["requirements"] is not None
+    request = prepare(settings, home, typed=typed, yes=yes, trains=False, say=say, note=say)
     environment = environment_if_ready(request, home, make=yes, say=say)
     gpu = environment_device(request, home) == "cuda"
     rates = known_rates(home, Store.open(home), environment, gpu=gpu, say=say)
@@ -62,7 +74,8 @@ def plan_dpo(everything: bool, as_json: bool, yes: bool, **flags: Any) -> int:
         print(line)
     print("\n".join(plan_view.wrapped(plan_view.decision(plan, request.requirement))))
     if environment is None and not stated:
-        print("No hours here yet: `launch plan dpo --yes` makes the trainer's environment and measures this machine.")
+        makes = f"`launch plan {method} --yes` makes the trainer's environment and measures this machine."
+        print(f"No hours here yet: {makes}")
     print()
     lines = plan_view.table(plan, everything=everything)
     gone = p3_is_gone(offers) if settings.cloud in ("aws", "any") else None
@@ -71,9 +84,9 @@ def plan_dpo(everything: bool, as_json: bool, yes: bool, **flags: Any) -> int:
     print("\n".join(lines))
     if plan.chosen is None:
         say("Nothing was bought, and nothing runs.")
-        say(f"Next: {plan_view.next_steps(flags, remedies(flags, market, plan))}")
+        say(f"Next: {plan_view.next_steps(flags, remedies(flags, market, plan), method)}")
         return 3
-    print(f"\nTo run it: {plan_view.command(flags)}")
+    print(f"\nTo run it: {plan_view.command(flags, method)}")
     return 0
 
 
@@ -83,7 +96,7 @@ def _memory_only(settings: Settings) -> MemoryOnly | None:
 
     if settings.requirements is None:
         return None
-    found = read_any(settings.requirements.expanduser().absolute())
+    found = read_any(settings.requirements.expanduser().absolute(), settings.method)
     return found if isinstance(found, MemoryOnly) else None
 
 
@@ -92,6 +105,7 @@ def _memory_plan(memory: MemoryOnly, settings: Settings, home: Home, *, as_json:
     from jobs.plan_document import plan_document
     from launcher import plan_view
     from launcher.console import print_document, say
+    from launcher.methods import estimating
     from launcher.planning import nothing_can, plan_memory
     from launcher.request import find_offers
 
@@ -108,7 +122,8 @@ def _memory_plan(memory: MemoryOnly, settings: Settings, home: Home, *, as_json:
         print("Nothing fits. The nearest machines:")
     print("\n".join(plan_view.hours_bought(plan)))
     if code:
-        say("Next: a model in fewer bits or with shorter pairs: launch estimate --model PATH|ID --train FILE")
+        say(f"Next: a model in fewer bits or with shorter pairs: {estimating(settings.method)}")
         return code
-    print("\nFor hours and a choice: launch plan dpo --model PATH|ID --train FILE, without --requirements.")
+    named = f"launch plan {settings.method} --model PATH|ID --train FILE"
+    print(f"\nFor hours and a choice: {named}, without --requirements.")
     return 0

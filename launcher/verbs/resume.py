@@ -32,7 +32,7 @@ def resume_command(job: str, detach: bool, as_json: bool) -> int:
         say(
             f"{found.id} was stopped at its budget of {money(found.spec.budget_usd)}, which buys nothing more. "
             f"What it had learned by then: {found.spec.results}\n"
-            "Next: launch dpo with a larger --budget trains the whole of it."
+            f"Next: launch {found.spec.run.method} with a larger --budget trains the whole of it."
         )
         return EXIT_CODE[found.outcome]
     if driver.alive(home, found.id) and found.state is State.DONE:

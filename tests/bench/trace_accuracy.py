@@ -69,7 +69,7 @@ def cuda_peak(config: PretrainedConfig, recipe: Recipe, shape: Shape) -> int:
     batch = {name: tensor.to("cuda") for name, tensor in batch.items()}
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
-    step(model, trainable_of(model), batch, recipe, row_of(shape, "cuda"), device="cuda")
+    step(model, trainable_of(model), batch, recipe, row_of(shape, "cuda"), device="cuda", method=shape.method)
     torch.cuda.synchronize()
     return torch.cuda.max_memory_allocated() - kept
 
@@ -81,7 +81,9 @@ def allocated_peak(config: PretrainedConfig, recipe: Recipe, shape: Shape) -> in
         tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
         for tensor in (*model.parameters(), *model.buffers(), *batch.values())
     }
-    return sum(kept.values()) + peak_of(lambda: step(model, trainable_of(model), batch, recipe, row_of(shape)))
+    return sum(kept.values()) + peak_of(
+        lambda: step(model, trainable_of(model), batch, recipe, row_of(shape), method=shape.method)
+    )
 
 
 def row(model: str, recipe: str, shape: Shape) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from train.model import StageA
 from train.reference import ReferenceCache
 from train.rows import Row
 from train.shared_row import SharedRow
-from train.trainer import StageBTrainer
+from train.trainer import STAGE_A, StageBTrainer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 LORA = LoraConfig(r=16, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
@@ -145,9 +145,11 @@ class _DenseMask:
 def _with_reference(trainer: Any, batch: dict[str, Any], model: Any = None) -> Way:
     """A step whose reference is known, and the pass that finds it."""
     model = model or trainer.model
-    known = dict(
-        zip(("ref_chosen_logps", "ref_rejected_logps"), trainer.compute_ref_log_probs(model, batch), strict=True)
-    )
+    names = ("ref_chosen_logps", "ref_rejected_logps")
+    found = trainer.compute_ref_log_probs(model, batch)
+    known = dict(zip(names, found, strict=True))
+    if isinstance(trainer, StageBTrainer):
+        known = {STAGE_A: torch.stack(found, dim=1)}
     return Way(
         _stepping(trainer, lambda: _loss(trainer, batch | known, model)),
         lambda: trainer.compute_ref_log_probs(model, batch),
@@ -155,7 +157,7 @@ def _with_reference(trainer: Any, batch: dict[str, Any], model: Any = None) -> W
 
 
 def _loss(trainer: Any, batch: dict[str, Any], model: Any = None) -> torch.Tensor:
-    trainer.precompute_ref_logps = "ref_chosen_logps" in batch
+    trainer.precompute_ref_logps = STAGE_A in batch or "ref_chosen_logps" in batch
     with trainer.accelerator.autocast():
         return trainer._compute_loss(model or trainer.model, dict(batch), return_outputs=False)
 

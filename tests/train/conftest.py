@@ -24,6 +24,8 @@ from transformers import (
     MistralConfig,
     MistralForCausalLM,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
 )
 
 WORDS = [f"w{i}" for i in range(60)]
@@ -114,6 +116,16 @@ def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         base = make_base(folder / family, family)
         make_adapter(base, folder / f"{family}-adapter")
     return folder
+
+
+@pytest.fixture(scope="session")
+def every_family(models_folder: Path) -> Path:
+    """`models_folder`, with a Qwen2 (whose projections have a bias) beside the others."""
+    FAMILIES["qwen2"] = (Qwen2Config, Qwen2ForCausalLM)
+    if not (models_folder / "qwen2").exists():
+        base = make_base(models_folder / "qwen2", "qwen2")
+        make_adapter(base, models_folder / "qwen2-adapter")
+    return models_folder
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from train import dpo
+from train import run
 from train.config import RunConfig
 from train.course import Course
 from train.journal import Journal
@@ -21,7 +21,7 @@ from train.trainer import StageBTrainer
 
 
 def start(document: dict, **options: Any) -> int:
-    return dpo.run(RunConfig.model_validate(document), started=time.monotonic(), **options)
+    return run.run(RunConfig.model_validate(document), started=time.monotonic(), **options)
 
 
 def lines(document: dict, kind: str) -> list[dict]:

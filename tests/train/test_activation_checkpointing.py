@@ -54,7 +54,7 @@ def computed_in_backward(trainer, layers) -> list[int]:
 
         return count
 
-    loss, _ = trainer.loss_against_fresh_reference(list(trainer.train_dataset)[:1])
+    loss, _ = trainer.fresh_loss(list(trainer.train_dataset)[:1])
     hooks = [layer.self_attn.register_forward_hook(counting(index)) for index, layer in enumerate(layers)]
     loss.backward()
     for hook in hooks:

@@ -145,7 +145,7 @@ def test_the_real_pairs_decide_memory_and_flops(tmp_path: Path, models_folder: P
 def test_the_mean_longest_of_a_padded_batch_is_that_of_all_batches() -> None:
     sizes = [3, 5, 5, 11]
     batches = [max(batch) for batch in product(sizes, repeat=2)]
-    found = Lengths.padded([CutPair(1, size - 1, 1) for size in sizes], 2)
+    found = Lengths.padded([CutPair(1, size - 1, 1) for size in sizes], 2, "dpo")
     assert (found.longest, found.traced) == (11, Shape(2, 11))
     assert found.mean == pytest.approx(statistics.fmean(batches))
     assert found.linear == pytest.approx(statistics.fmean(batches) / 11)
@@ -154,12 +154,12 @@ def test_the_mean_longest_of_a_padded_batch_is_that_of_all_batches() -> None:
 
 def test_where_prompts_are_shared_the_pair_with_the_most_tokens_is_traced_and_not_the_longest() -> None:
     longest, fullest = CutPair(20, 30, 1), CutPair(10, 38, 20)
-    found = Lengths.shared([longest, fullest], 3, 2)
+    found = Lengths.shared([longest, fullest], 3, "dpo", 2)
     assert (found.longest, found.traced) == (50, Shape(3, 39, 10))
     assert found.mean == (51 + 68) / 2
     assert found.linear == found.mean / 68
     assert 0.5 < found.square < 1
-    assert Lengths.shared([fullest], 1, 2).square == 1
+    assert Lengths.shared([fullest], 1, "dpo", 2).square == 1
 
 
 def test_a_model_on_the_hub_is_estimated_without_its_weights(tmp_path: Path, models_folder: Path) -> None:

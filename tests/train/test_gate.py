@@ -104,8 +104,8 @@ def test_a_margin_before_the_first_step(with_adapter):
 def test_a_loss_that_is_not_ln_2(with_adapter, monkeypatch):
     trainer, stage_a, rows = with_adapter
     trainer.loss_weights = [1.0]
-    fresh = trainer.loss_against_fresh_reference
-    monkeypatch.setattr(trainer, "loss_against_fresh_reference", lambda r: (fresh(r)[0] + 0.01, fresh(r)[1]))
+    fresh = trainer.fresh_loss
+    monkeypatch.setattr(trainer, "fresh_loss", lambda r: (fresh(r)[0] + 0.01, fresh(r)[1]))
     with pytest.raises(GateError, match="loss_ln2"):
         pass_gate(trainer, stage_a, rows[:1])
 

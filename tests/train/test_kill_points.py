@@ -108,7 +108,7 @@ def killed(document: dict, point: Point) -> None:
 @pytest.mark.parametrize("name", POINTS)
 def test_killed_and_resumed_it_ends_in_the_same_adapter(run_document, monkeypatch, name):
     # Scores are made up: each validation is the best so far, so that `adapter/` is replaced each time.
-    monkeypatch.setattr("train.course.score", lambda rewards: next(scores))
+    monkeypatch.setattr("train.step.score", lambda rewards: next(scores))
     whole = run_document(save_every=2, eval_every=2, max_steps=8)
     parts = beside(whole)
     scores = iter(range(100))

@@ -137,12 +137,12 @@ def test_stopped_where_a_validation_was_due_it_is_made_up_for(run_document, monk
 
 
 def trainer(document: dict, folder: Path, *options: str, threads: int = 1, **popen) -> subprocess.Popen:
-    """`python -m train dpo`, as the driver starts it."""
+    """`python -m train METHOD`, as the driver starts it."""
     config = folder / "run.json"
     config.write_text(json.dumps(document))
     quiet = {"PYTHONSAFEPATH": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)}
     environment = os.environ | quiet | {"PYTHONPATH": str(Path(train.__file__).parent.parent)}
-    command = [sys.executable, "-m", "train", "dpo", "--config", str(config), *options]
+    command = [sys.executable, "-m", "train", document.get("method", "dpo"), "--config", str(config), *options]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, **popen)
 
 

@@ -97,7 +97,7 @@ def test_the_command_line_limits_steps_and_seconds(run_document, tmp_path, capsy
 
 def test_the_best_adapter_is_the_one_of_the_best_step(run_document, monkeypatch):
     """Scores are made up: step 2 is the best of all."""
-    monkeypatch.setattr("train.course.score", lambda rewards: next(scores))
+    monkeypatch.setattr("train.step.score", lambda rewards: next(scores))
     scores = iter([-3.0, -1.0, -2.0, -2.5])
     seen = {}
     keep = Course.keep_best

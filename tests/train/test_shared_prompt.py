@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,8 +13,6 @@ from transformers import (
     BloomForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
-    Qwen2Config,
-    Qwen2ForCausalLM,
     StableLmConfig,
     StableLmForCausalLM,
 )
@@ -34,16 +31,6 @@ from train.trainer import StageBTrainer
 
 FAMILIES = ("llama", "mistral", "qwen2")
 MAX_LENGTH = 32
-
-
-@pytest.fixture(scope="session")
-def every_family(models_folder: Path) -> Path:
-    """`models_folder`, with a Qwen2 (whose projections have a bias) beside the others."""
-    conftest.FAMILIES["qwen2"] = (Qwen2Config, Qwen2ForCausalLM)
-    if not (models_folder / "qwen2").exists():
-        base = conftest.make_base(models_folder / "qwen2", "qwen2")
-        conftest.make_adapter(base, models_folder / "qwen2-adapter")
-    return models_folder
 
 
 def rows_of(*lengths: tuple[int, int, int]) -> list[dict]:
@@ -82,7 +69,7 @@ def trainer_of(document: dict) -> StageBTrainer:
 def of_step(trainer, rows: list[dict]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The loss, the log-probabilities (pairs, 2) and the adapter's gradient, in one row, of a batch."""
     trainer.model.zero_grad()
-    loss, tally = trainer.loss_against_fresh_reference(rows)
+    loss, tally = trainer.fresh_loss(rows)
     loss.backward()
     gradients = [p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None]
     return loss.detach(), torch.tensor(tally.logps), torch.cat(gradients)

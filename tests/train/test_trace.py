@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import MistralConfig
 
 from tests.bench.trace_accuracy import MODELS, RECIPES, SIZES, real, row
+from train.config import Method
 from train.errors import InputError
 from train.estimate_traces import trace_model
 from train.shared_prompt import SharedPrompt
@@ -23,6 +24,19 @@ SMALL = Shape(1, 256)
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_peak_is_within_5_percent_of_the_allocators(model: str, recipe: str) -> None:
     assert 0.95 <= row(model, recipe, Shape(2, 384, 256))["ratio"] <= 1.05
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("method", ["orpo", "kto", "sft"])
+def test_so_is_every_methods_and_its_flops_are_those_of_what_it_reads(method: Method) -> None:
+    assert 0.95 <= row("Llama", "r=16 on q, v", Shape(3, 384, 256, method))["ratio"] <= 1.05
+    config, recipe = MODELS["Llama"], Recipe(torch.float32)
+    dpo, traced = (trace_step(config, recipe, Shape(1, 257, 129, each)) for each in ("dpo", method))
+    total, of_dpo = traced.flop + traced.forward_flop, dpo.flop + dpo.forward_flop
+    # A pair has 384 places here and an example 256, of which the last layer reads 128. KTO has two forwards more.
+    low, high = {"orpo": (0.6, 0.85), "kto": (0.85, 1.15), "sft": (0.4, 0.55)}[method]
+    assert low < total / of_dpo < high
+    assert bool(traced.forward_flop) is (method == "kto")
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

@@ -22,7 +22,7 @@ from jobs.job import Job, JobSpec, State
 from jobs.lock import FileLock
 from jobs.offer import Chosen, Offer, Plan, PricedOffer
 from jobs.store import Store
-from train.config import Data, ModelRef, RunConfig
+from train.config import Data, Method, ModelRef, RunConfig
 from train.requirement import Requirement
 
 FAKE = Path(__file__).with_name("fake_trainer.py")
@@ -43,7 +43,7 @@ def requirement() -> Requirement:
     return Requirement.model_validate(document)
 
 
-def make_spec(home: Home, job_id: str, folder: Path, **changes: Any) -> JobSpec:
+def make_spec(home: Home, job_id: str, folder: Path, *, method: Method = "dpo", **changes: Any) -> JobSpec:
     """A job over files in `folder`, which is made; `name` and others may be given."""
     folder.mkdir(parents=True, exist_ok=True)
     base = folder / "base"
@@ -65,6 +65,7 @@ def make_spec(home: Home, job_id: str, folder: Path, **changes: Any) -> JobSpec:
     )  # fmt: skip
     run = RunConfig(
         job=job_id,
+        method=method,
         model=ModelRef(base=str(base)),
         data=Data(train=folder / "train.jsonl"),
         output_dir=home.work(job_id),
@@ -95,9 +96,9 @@ class Bench:
         self.home, self.store, self.folder = home, store, folder
         self.pids: list[int] = []
 
-    def job(self, behaviour: dict[str, Any], **changes: Any) -> Job:
-        job_id = self.store.next_job_id()
-        spec = make_spec(self.home, job_id, self.folder, **changes)
+    def job(self, behaviour: dict[str, Any], *, method: Method = "dpo", **changes: Any) -> Job:
+        job_id = self.store.next_job_id(method)
+        spec = make_spec(self.home, job_id, self.folder, method=method, **changes)
         self.behave({"steps": 4} | behaviour)
         return self.store.create(spec, now=datetime.now(UTC))
 

@@ -75,6 +75,8 @@ def train(config):
             "seconds": 0.01, "memory_mib": 1.0,
             "phases": {"reference": 0, "forward": 0, "backward": 0, "optimizer": 0},
         }  # fmt: skip
+        if config["method"] == "sft":
+            line |= dict.fromkeys(("rewards_chosen", "rewards_rejected", "margin", "accuracy", "logps_rejected"))
         with (work / "metrics.jsonl").open("a") as metrics:
             metrics.write(json.dumps(line) + "\n")
             if step == how.get("displaced_at"):
@@ -117,5 +119,6 @@ if sys.argv[1] == "-c":
     print(json.dumps(dict.fromkeys(sys.argv[3:], "99.0")))
 else:
     assert sys.argv[1:3] == ["-m", "train"]
-    run = {"dpo": train, "evaluate": evaluate}[sys.argv[3]]
-    sys.exit(run(json.loads(Path(sys.argv[5]).read_text())))
+    document = json.loads(Path(sys.argv[5]).read_text())
+    assert sys.argv[3] in ("evaluate", document["method"])
+    sys.exit((evaluate if sys.argv[3] == "evaluate" else train)(document))

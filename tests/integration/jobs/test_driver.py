@@ -15,6 +15,8 @@ from artifacts.errors import LaunchError, LeaseLost, UsageProblem
 from jobs import driver, pull
 from jobs.job import Outcome, State
 from launcher import live
+from launcher.documents import status_document
+from launcher.status_view import in_full, overview
 
 
 def test_a_job_walks_the_line_and_its_results_are_whole_at_home(bench):
@@ -41,6 +43,28 @@ def test_a_job_walks_the_line_and_its_results_are_whole_at_home(bench):
     assert f"! displaced: launch logs {job.id}" in screen.file.getvalue()
     assert json.loads((results / "cost.json").read_text())["rows"][0]["cost_usd"] == 0
     assert json.loads((results / "run.json").read_text())["lock"].startswith("python:")
+
+
+def test_a_job_of_another_method_runs_its_trainer_and_what_that_does_not_measure_is_shown_nowhere(bench):
+    job = bench.job({}, method="sft")
+    done = bench.run(job)
+    assert (done.id, done.outcome, done.error) == ("sft-1", Outcome.SUCCEEDED, None), bench.log(job)
+    (row,) = status_document([done], {})["jobs"]
+    assert (row["method"], row["reward_margin"]) == ("sft", None)
+    assert row["loss"] == pytest.approx(0.7 / 4)
+    page = (job.spec.results / "report.html").read_text()
+    assert "sft-1, SFT on " in page
+    assert page.count("<svg") == 2
+    for absent in ("Reward", "margin, last", "accuracy", '<i style="background:#64748b"></i>rejected'):
+        assert absent not in page
+    screen = Console(width=80, file=io.StringIO())
+    screen.print(live.panel(bench.home, done))
+    shown = screen.file.getvalue()
+    assert "loss" in shown
+    assert not {"margin", "chosen"} & set(shown.split())
+    told = [*in_full(done, {}, bench.home), *overview([done], {})]
+    assert "method     SFT" in told
+    assert not any(line.startswith("margin") for line in told)
 
 
 def test_a_driver_outlives_its_starter_and_there_is_one(bench):

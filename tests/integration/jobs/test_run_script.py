@@ -28,7 +28,7 @@ import json, os, pathlib, signal, sys, threading, time
 work = pathlib.Path("work")
 behaviour = json.loads(pathlib.Path("behaviour.json").read_text())
 command = sys.argv[1]
-if command == "dpo":
+if command != "evaluate":
     runs = work / "runs"
     first = not runs.exists()
     runs.write_text((runs.read_text() if not first else "") + "run\\n")
@@ -143,6 +143,11 @@ def test_trains_then_evaluates_and_says_how_each_ended(machine: Machine) -> None
     assert said["argv"] == ["dpo", "--config", str(machine.job / "run.json"), "--stop-on-eof"]
     assert (said["path"], said["safe"]) == (str(machine.job / "trainer"), "1")
     assert said["hub"] == str(machine.home / "launch" / "hub")
+
+
+def test_it_trains_what_the_task_says(machine: Machine) -> None:
+    assert machine.run(LAUNCH_METHOD="kto")[0] == 0
+    assert machine.said()["argv"][0] == "kto"
 
 
 def test_the_machines_deadline_bounds_the_training(machine: Machine) -> None:

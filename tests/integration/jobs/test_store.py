@@ -78,6 +78,27 @@ def test_ids_are_given_once_to_many_askers_and_many_openers_make_one_store(home)
     assert len(set(ids)) == 1
 
 
+def test_each_method_has_numbers_of_its_own_that_begin_with_its_first_job(home):
+    """A store that an earlier version made has a counter of DPO alone; two askers may be the first of another."""
+    found: list[str] = []
+    start = threading.Barrier(4)
+
+    def ask() -> None:
+        with Store.open(home) as store:
+            start.wait(30)
+            found.extend([store.next_job_id("sft") for _ in range(5)])
+
+    with Store.open(home) as store:
+        assert [store.next_job_id(), store.next_job_id("orpo"), store.next_job_id()] == ["dpo-1", "orpo-1", "dpo-2"]
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(found) == sorted(f"sft-{n}" for n in range(1, 21))
+        assert store.next_job_id("orpo") == "orpo-2"
+
+
 def test_a_reference_is_an_id_a_name_or_a_unique_beginning(store, home):
     for number, name in enumerate(["summaries", "notes", "notes", "dpo-1"] + [""] * 6):
         make(store, home, name, NOW + timedelta(seconds=number))

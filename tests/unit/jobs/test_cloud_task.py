@@ -41,6 +41,7 @@ def test_the_fields_of_the_job_are_set_and_the_script_is_the_files_own() -> None
         },
         "envs": {
             "LAUNCH_JOB": "dpo-7",
+            "LAUNCH_METHOD": "dpo",
             "LAUNCH_CONTAINER": "auto",
             "LAUNCH_IMAGE": "docker.io/pytorch/pytorch"
             "@sha256:db80a41f8428644cebcb3d75b0b62df334ab6c0e75785951eb25f48bfbd42407",
@@ -51,6 +52,11 @@ def test_the_fields_of_the_job_are_set_and_the_script_is_the_files_own() -> None
         },
         "file_mounts": mounts,
     }
+
+
+def test_the_method_is_a_field_and_the_file_by_itself_trains_dpo() -> None:
+    assert document(job="kto-7", method="kto")["envs"]["LAUNCH_METHOD"] == "kto"
+    assert yaml.safe_load(sky_data("dpo.yaml").read_text())["envs"]["LAUNCH_METHOD"] == "dpo"
 
 
 def test_what_is_submitted_has_no_mounts_and_waits_for_the_transfer_first() -> None:
@@ -91,7 +97,7 @@ def test_the_script_is_bash_that_parses() -> None:
 def test_the_example_is_a_run_of_the_trainer_on_what_the_task_mounts() -> None:
     config = RunConfig.model_validate_json(sky_data("example-run.json").read_bytes())
     task = yaml.safe_load(sky_data("dpo.yaml").read_text())
-    assert config.job == task["envs"]["LAUNCH_JOB"]
+    assert (config.job, config.method) == (task["envs"]["LAUNCH_JOB"], task["envs"]["LAUNCH_METHOD"])
     mounted = {target.replace("~", "/home/ubuntu", 1) for target in task["file_mounts"]}
     for needed in (config.model.base, config.model.adapter, config.data.train, config.data.val):
         assert str(needed) in mounted

@@ -39,10 +39,24 @@ def test_the_report_fits_a_screen_and_says_every_figure() -> None:
         "8,000 of 8,484 training pairs", "570 lose the end", "11 lose all", "max_length 2,400 keeps 95%",
         "2,900 keeps 99%", "longer in 80%", "+12 tokens", "a step of 4: 4,802 tokens; 3,201", "12 repeated",
         "3 contradict", "484 chosen = rejected", "99 of 100 validation pairs", "7 with a prompt of training",
-        "DPO will learn length",
+        "the model will learn length",
     ):  # fmt: skip
         assert part in text
     assert "..." not in text
+
+
+def test_examples_are_counted_as_such_with_what_kto_wants_and_does_not() -> None:
+    kto = document(noun="examples", desirable=6000, undesirable=2000, length_bias=None)
+    text = "\n".join(lines(kto))
+    for part in (
+        "8,000 of 8,484 training examples", "examples cut: 570", "  wanted ", "  unwanted ", "  example ",
+        "12 repeated, 3 contradict another; 6,000 wanted, 2,000 not", "a step of 4: 4,802 tokens",
+    ):  # fmt: skip
+        assert part in text
+    sft = "\n".join(lines(document(noun="examples", length_bias=None)))
+    assert "  completion " in sft
+    for absent in ("rejected", "chosen", "wanted", "contradict", "share their prompt"):
+        assert absent not in sft
 
 
 def test_numbers_of_any_size_stay_within_the_columns() -> None:

@@ -61,10 +61,10 @@ def test_a_reason_is_a_word_or_two() -> None:
 
 
 def test_a_command_has_the_budget_to_the_cent() -> None:
-    assert command({"budget": 123456.78, "within": 1376.0, "partial": True}) == (
-        "launch dpo --budget 123456.78 --within 1376 --partial"
+    assert command({"budget": 123456.78, "within": 1376.0, "partial": True}, "plan sft") == (
+        "launch plan sft --budget 123456.78 --within 1376 --partial"
     )
-    assert [command({"budget": usd}) for usd in (2.8, 5.0, "0.5", 0.125)] == [
+    assert [command({"budget": usd}, "dpo") for usd in (2.8, 5.0, "0.5", 0.125)] == [
         f"launch dpo --budget {said}" for said in ("2.80", "5", "0.5", "0.125")
     ]
 

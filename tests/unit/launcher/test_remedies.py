@@ -56,7 +56,7 @@ def printed(folder: Path, flags: dict[str, Any], *offers: Offer, **more: Any) ->
     asked = market(folder, flags, offers or (A10, A100), **more)
     first = asked.plan()
     assert first.choice is None
-    lines = next_steps(flags, remedies(flags, asked, first)).splitlines()
+    lines = next_steps(flags, remedies(flags, asked, first), "dpo").splitlines()
     assert not lines[0].endswith("shows what each way needs")
     commands = [(typed(command), does.strip()) for command, does in zip(lines[::2], lines[1::2], strict=True)]
     return [(again, does, market(folder, again, offers or (A10, A100), **more).plan()) for again, does in commands]
@@ -192,7 +192,7 @@ def test_without_a_way_in_4_bits_the_command_that_looks_for_one_is_named(tmp_pat
     flags = {"requirements": "need.json", "budget": "50"}
     small = A10.model_copy(update={"gpu": "RTX 5070", "vram_gib": 12.0})
     asked = market(tmp_path, flags, (small,), case=only_16_bits)
-    last = next_steps(flags, remedies(flags, asked, asked.plan())).splitlines()[-2:]
+    last = next_steps(flags, remedies(flags, asked, asked.plan()), "dpo").splitlines()[-2:]
     assert typed(last[0]) == {
         "budget": "50", "model": str(tmp_path / "m"), "train": str(tmp_path / "t.jsonl"),
     }  # fmt: skip

@@ -28,6 +28,16 @@ def test_an_option_trains_in_a_process_a_gpu(tmp_path: Path, option: int, gpus: 
     assert (run.execution.device, run.execution.processes) == (chosen.device, processes)
 
 
+def test_the_method_and_its_own_settings_are_carried(tmp_path: Path) -> None:
+    case = CASE.model_copy(update={"workload": CASE.workload.model_copy(update={"method": "kto"})})
+    settings = Settings(method="kto", desirable_weight=1.5, undesirable_weight=0.5)
+    run = run_config(
+        Request(settings, case, ()), ModelRef(base="/m"), job="kto-1", output_dir=tmp_path, home=Home(tmp_path)
+    )
+    assert run.method == "kto"
+    assert (run.training.desirable_weight, run.training.undesirable_weight) == (1.5, 0.5)
+
+
 def test_a_new_lora_is_the_one_that_was_estimated_unless_told_otherwise(tmp_path: Path) -> None:
     training = CASE.workload.training.model_copy(update={"lora_r": 3, "lora_target": ("k_proj",)})
     estimated = CASE.model_copy(update={"workload": CASE.workload.model_copy(update={"training": training})})

@@ -115,6 +115,41 @@ def test_a_file_that_is_not_toml_is_refused_by_name(tmp_path: Path, content: byt
         settings(tmp_path)
 
 
+def test_the_verb_says_the_method_whatever_a_file_or_a_variable_says(tmp_path: Path) -> None:
+    file, environ = 'method = "kto"\n', {"LAUNCH_METHOD": "sft"}
+    assert settings(tmp_path, file, environ, method="orpo").method == "orpo"
+    assert settings(tmp_path, file, environ).method == "sft"
+    assert settings(tmp_path, file).method == "kto"
+    assert settings(tmp_path, "").method == "dpo"
+    with pytest.raises(UsageProblem, match="--method: "):
+        settings(tmp_path, method="ppo")
+
+
+def test_what_a_method_does_not_have_is_not_used_where_a_file_of_several_verbs_says_it(tmp_path: Path) -> None:
+    file = 'beta = 0.2\nloss_type = ["ipo"]\nloss_weights = [1, 2, 3]\ndesirable_weight = 1.5\n'
+    (tmp_path / "launch.toml").write_text(file)
+    for method, beta, weight in (("orpo", 0.2, None), ("kto", 0.2, 1.5), ("sft", None, None)):
+        found = settings(tmp_path, method=method)
+        assert (found.beta, found.desirable_weight) == (beta, weight)
+        assert (found.loss_type, found.loss_weights) == (None, None)
+    with pytest.raises(UsageProblem, match="3 weights for 1 loss"):
+        settings(tmp_path, method="dpo")
+
+
+def test_a_batch_of_one_is_none_for_kto_wherever_it_was_said(tmp_path: Path) -> None:
+    with pytest.raises(UsageProblem, match="--batch-size: 1 is too small for KTO") as caught:
+        settings(tmp_path, batch_size="1", method="kto")
+    assert caught.value.exit_code == 2
+    with pytest.raises(UsageProblem, match=r"launch\.toml: batch_size: 1 is too small"):
+        settings(tmp_path, "batch_size = 1\n", method="kto")
+    assert settings(tmp_path, method="sft").batch_size == 1
+
+
+def test_a_wrong_value_is_looked_up_in_the_help_of_its_verb(tmp_path: Path) -> None:
+    with pytest.raises(UsageProblem, match="`launch sft --help`"):
+        settings(tmp_path, epochs="0", method="sft")
+
+
 def test_a_folder_name_with_braces_is_only_a_name(tmp_path: Path) -> None:
     folder = tmp_path / "a {b} {0}"
     folder.mkdir()

@@ -91,6 +91,14 @@ def test_a_step_of_four_times_the_pairs_is_four_times_the_work(tmp_path: Path) -
     assert with_settings(need(), Settings(), tmp_path).options == need().options
 
 
+@pytest.mark.parametrize(("method", "examples"), [("dpo", 2), ("orpo", 2), ("kto", 4), ("sft", 2)])
+def test_data_is_counted_as_the_method_takes_it(tmp_path: Path, method: str, examples: int) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n' * 2)
+    settings = Settings.model_validate({"method": method, "train": file})
+    assert with_settings(need(), settings, tmp_path).workload.data.train_examples == examples
+
+
 @pytest.mark.parametrize(
     ("asked", "says"),
     [

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from train import cores
-from train.dpo import thread_count
+from train.run import thread_count
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,6 @@ def test_a_containers_quota_limits_the_cores(
 
 
 def test_processes_of_a_run_share_the_cores_that_it_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train.dpo.cores", lambda: 4)
+    monkeypatch.setattr("train.run.cores", lambda: 4)
     assert [thread_count(64, processes) for processes in (1, 2, 8)] == [4, 2, 1]
     assert thread_count(2, 1) == 2

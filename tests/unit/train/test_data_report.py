@@ -38,7 +38,7 @@ def report(**changed: object) -> DataReport:
 def test_length_is_a_bias_where_it_tells_the_completions_apart(differences: list[int], biased: bool) -> None:
     assert LengthBias.of(differences, 40).biased is biased
     warnings = report(length_bias=LengthBias.of(differences, 40)).judged().warnings
-    assert [("learns length" in warning) for warning in warnings] == [True] * biased
+    assert [("learn length" in warning) for warning in warnings] == [True] * biased
 
 
 def test_the_warning_says_which_way_the_model_will_go() -> None:
@@ -55,6 +55,23 @@ def test_bias_turns_with_chosen_and_rejected(differences: list[int]) -> None:
     assert (one.median, one.chosen_longer, one.biased) == (-other.median, other.rejected_longer, other.biased)
     if one.share is not None and other.share is not None:
         assert one.share == pytest.approx(1 - other.share)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "unwanted", "said"),
+    [
+        (100, 100, None),
+        (133, 100, None),
+        (200, 100, "undesirable_weight = 2.00"),
+        (50, 100, "desirable_weight = 2.00"),
+        (70, 0, "Every example is wanted"),
+        (0, 70, "Every example is not wanted"),
+    ],
+)
+def test_kto_is_told_how_its_two_kinds_of_example_weigh_the_same(wanted: int, unwanted: int, said: str | None) -> None:
+    warnings = report(noun="examples", desirable=wanted, undesirable=unwanted).judged().warnings
+    assert [said in warning for warning in warnings if said] == [True] * (said is not None)
+    assert len(warnings) == (said is not None)
 
 
 def test_a_step_costs_its_pairs() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from train.config import Method
 from train.errors import DataError
 from train.pairs import Pair, count_pairs, read_pairs
 
@@ -114,3 +115,58 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
         count_pairs(tmp_path / "absent.jsonl")
     with pytest.raises(DataError, match="a folder"):
         count_pairs(tmp_path)
+
+
+COMPLETIONS = [
+    ({"prompt": "Q", "completion": "yes"}, Pair("Q", "yes", None, 1)),
+    ({"instruction": "I", "input": "Q", "output": "yes"}, Pair("I\nQ", "yes", None, 1)),
+    ({"prompt": [USER], "completion": "yes"}, Pair((USER,), (GOOD,), None, 1)),
+    ({"prompt": "Q", "completion": [GOOD]}, Pair((USER,), (GOOD,), None, 1)),
+    ({"messages": [USER, GOOD]}, Pair((USER,), (GOOD,), None, 1)),
+    ({"prompt": "Q", "chosen": "yes", "rejected": "no"}, Pair("Q", "yes", None, 1)),
+]
+
+
+def read_one(tmp_path: Path, record: object, method: Method) -> list[Pair]:
+    path = tmp_path / "examples.jsonl"
+    path.write_text(json.dumps(record), encoding="utf-8")
+    return list(read_pairs(path, method))
+
+
+@pytest.mark.parametrize(("record", "expected"), COMPLETIONS)
+def test_a_completion_in_all_forms_is_an_example_of_sft(tmp_path: Path, record: object, expected: Pair) -> None:
+    assert read_one(tmp_path, record, "sft") == [expected]
+
+
+@pytest.mark.parametrize(("record", "expected"), COMPLETIONS[:5])
+def test_an_example_of_kto_is_wanted_or_not(tmp_path: Path, record: dict[str, object], expected: Pair) -> None:
+    assert read_one(tmp_path, record | {"label": True}, "kto") == [expected]
+    unwanted = Pair(expected.prompt, None, expected.chosen, 1)
+    assert read_one(tmp_path, record | {"label": False}, "kto") == [unwanted]
+
+
+def test_a_preference_pair_is_a_wanted_and_an_unwanted_example(tmp_path: Path) -> None:
+    both = read_one(tmp_path, {"prompt": "Q", "chosen": "yes", "rejected": "no"}, "kto")
+    assert both == [Pair("Q", "yes", None, 1), Pair("Q", None, "no", 1)]
+    assert count_pairs(tmp_path / "examples.jsonl", "kto") == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "record", "reason"),
+    [
+        ("sft", {"prompt": "Q"}, "no completion: none of the keys completion"),
+        ("sft", {"completion": "yes"}, "no prompt"),
+        ("sft", {"messages": [USER]}, "messages do not end with an answer"),
+        ("sft", {"messages": [GOOD, USER]}, "messages do not end with an answer"),
+        ("kto", {"prompt": "Q", "completion": "yes"}, "no label: it is true where the completion is wanted"),
+        ("kto", {"prompt": "Q", "completion": "yes", "label": 1}, "label is 1: it is true"),
+        ("orpo", {"prompt": "Q", "completion": "yes"}, "no chosen"),
+    ],
+)
+def test_a_line_that_is_no_example_of_the_method_is_named(
+    tmp_path: Path, method: Method, record: object, reason: str
+) -> None:
+    with pytest.raises(DataError, match=reason) as caught:
+        read_one(tmp_path, record, method)
+    assert "examples.jsonl, line 1" in str(caught.value)
+    assert '{"prompt":' in caught.value.next_step or '{"messages":' in caught.value.next_step

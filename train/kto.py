@@ -1,0 +1,80 @@
+# pyright: basic, reportMissingImports=false
+"""Kahneman-Tversky optimization (arXiv 2402.01306), with the loss of TRL's KTOTrainer: completions wanted, or not.
+
+The point from which gains and losses count is an estimate of KL(policy, Stage A), without a gradient: the mean
+log-ratio, over the examples of a step, of a completion that belongs to another prompt. Which one is settled by the
+order of the file (TRL takes the neighbour in the batch), so that neither micro-batches nor processes change it, and
+Stage A's part of it is kept like any other.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from train import completions
+from train.rows import Row
+from train.step import Inputs, log_probs_of
+from train.tally import Both
+
+OTHERS = "others_"
+"""Before the names of the sequences whose completions belong to other prompts."""
+
+
+class Step(completions.Step):
+    """Rewards are beta x (log-probability - Stage A's)."""
+
+    has_reference = True
+    reference_passes = 2
+    forwards = 2
+    _divergence: float | None = None
+    """Of the step that is being taken."""
+
+    def rows(self, rows: list[Row]) -> list[Row]:
+        found: list[Row] = []
+        for at, row in enumerate(rows):
+            others = (rows[at - back] for back in range(1, len(rows)))
+            other = next((one for one in others if one["prompt_ids"] != row["prompt_ids"]), row)
+            room = self.training.max_length - len(row["prompt_ids"])
+            completion = other["chosen_ids"] or other["rejected_ids"]
+            found.append({**row, "other_ids": completion[:room]})
+        return found
+
+    def collate(self, pad: int, rows: list[Row]) -> Inputs:
+        others = completions.padded([(row["prompt_ids"], row.get("other_ids", [])) for row in rows], pad)
+        return super().collate(pad, rows) | {f"{OTHERS}{name}": value for name, value in others.items()}
+
+    def before(self, trainer: Any, batches: Sequence[Inputs]) -> None:
+        log_ratios = [ratio for batch in batches for ratio in self._log_ratios(trainer, batch)]
+        self._divergence = _estimate([ratio for part in trainer.group.gather(log_ratios) for ratio in part])
+
+    def loss(self, trainer: Any, model: Any, inputs: Inputs) -> torch.Tensor:
+        in_step = trainer.model.training and self._divergence is not None
+        divergence = self._divergence if in_step else _estimate(self._log_ratios(trainer, inputs))
+        ratios = log_probs_of(model, inputs, self.labels(inputs)).sum(dim=1) - inputs["ref_logps"]
+        gains = self.training.beta * (ratios - divergence)
+        weights = torch.where(inputs["wanted"], self.training.desirable_weight, self.training.undesirable_weight)
+        return (weights * (1 - torch.sigmoid(torch.where(inputs["wanted"], gains, -gains)))).mean()
+
+    @torch.no_grad()
+    def _log_ratios(self, trainer: Any, inputs: Inputs) -> list[float]:
+        others = {name: inputs[f"{OTHERS}{name}"] for name in ("input_ids", "attention_mask", "completion_mask")}
+        with trainer.accelerator.autocast():
+            sums = log_probs_of(trainer.seen(others), others, self.labels(others)).sum(dim=1)
+        return (sums - trainer.references(others)[:, 0]).tolist()
+
+    def rewards(self, inputs: Inputs, sums: torch.Tensor) -> list[Both]:
+        return self.both(inputs, self.training.beta * (sums - inputs["ref_logps"]))
+
+    def reference(self, trainer: Any, inputs: Inputs) -> list[tuple[float, float]]:
+        return [(value, 0.0) for value in trainer.reference_sums(inputs).tolist()]
+
+    def with_reference(self, inputs: Inputs, table: torch.Tensor) -> None:
+        inputs["ref_logps"] = table[:, 0]
+
+
+def _estimate(log_ratios: Sequence[float]) -> float:
+    return max(0.0, statistics.fmean(log_ratios))
