@@ -37,7 +37,8 @@ class LastLayer:
         delattr(self.attention, READS_LABELS)
 
     def _note(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        self.row = kwargs.get("shared_row")
+        row = kwargs.get("shared_row")
+        self.row = row if row is not None and row.has_unread else None
 
     def _take(self, module: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
         return None if self.row is None else (args[0][:, self.row.labelled], *args[1:])

@@ -79,7 +79,7 @@ def attend(
     """The attention of a row, by `product`, which takes query, key, value and either `attn_mask` or `is_causal`."""
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    labels_alone = getattr(module, READS_LABELS, False) and not row.prompts_labelled
+    labels_alone = getattr(module, READS_LABELS, False) and row.has_unread
     outputs: list[torch.Tensor] = []
     for span in row.spans:
         chosen, seen, rest, rejected = (

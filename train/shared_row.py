@@ -90,6 +90,11 @@ class SharedRow:
         lengths = [(totals[i] - completions[i], completions[i], seconds[i]) for i in range(count)]
         return cls(lengths, attention_mask.size(1), attention_mask.device, prompts_labelled=prompts_labelled)
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether there are places without a label."""
+        return not self.prompts_labelled and any(span.shared for span in self.spans)
+
     def _pieces(self) -> Iterator[tuple[int, int, int, bool]]:
         """(sequence of the batch, first position in it, places, whether they have labels) of each piece, in order."""
         for i, span in enumerate(self.spans):
