@@ -87,7 +87,8 @@ def expected_time(choice: PricedOffer) -> str:
     )
     if low == high:
         return f"{expected} of training"
-    return f"about {expected} of training ({low} to {high})"
+    about = "" if expected.startswith("under") else "about "
+    return f"{about}{expected} of training ({low} to {high})"
 
 
 def _where(choice: PricedOffer) -> str:
