@@ -81,14 +81,18 @@ def of_this_method(settings: Settings, say: Say) -> Settings:
         return settings
     workload = with_settings(found[0], Settings(), file.parent).workload
     named = as_flags(workload)
-    if named is None:
+    if named is None or workload.model.base.revision is not None:  # which a setting cannot say
         return settings
     say(
         f"{file.name} is for {workload.method.upper()}: what {settings.method.upper()} of its model and data needs is "
         "estimated."
     )
     schedule = workload.training
-    beneath = {**named, "epochs": schedule.epochs, "max_length": schedule.max_length}
+    beneath: dict[str, Any] = {**named, "epochs": schedule.epochs, "max_length": schedule.max_length}
+    if schedule.lora_r is not None:
+        beneath["lora_r"] = schedule.lora_r
+    if schedule.lora_target is not None:
+        beneath["lora_target"] = schedule.lora_target
     beneath["batch_size"] = max(schedule.batch_size, LEAST_BATCH[settings.method])
     over = settings.model_dump(exclude_none=True) | {"requirements": None}
     if settings.model is not None:  # named with its base and adapter, or with none

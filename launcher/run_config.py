@@ -7,6 +7,7 @@ from typing import Any
 
 from jobs.home import Home
 from jobs.offer import PricedOffer
+from launcher.methods import DEFAULTS
 from launcher.request import Request
 from train.config import Data, Execution, ModelRef, RunConfig, Training
 
@@ -33,6 +34,7 @@ def run_config(
         if (value := getattr(settings, name)) is not None
     }  # fmt: skip
     asked |= {name: value for name in ("learning_rate", "beta") if (value := getattr(schedule, name)) is not None}
+    asked = {name: value for name, value in DEFAULTS[workload.method].items() if name != "batch_size"} | asked
     for name in ("lora_r", "lora_target"):  # as they were estimated, unless told otherwise now
         if name not in asked and getattr(schedule, name) is not None:
             asked[name] = getattr(schedule, name)

@@ -156,9 +156,10 @@ def load(
             values[name] = _resolved(name, value, folder) if folder else value
             origin[name] = named(name)
 
+    method = flags.get("method") or environ.get("LAUNCH_METHOD")
     for file in (user_file, project / "launch.toml"):
         if file and file.exists():
-            take(_read_toml(file), _in_file(file), file.parent)
+            take(_read_toml(file, method), _in_file(file), file.parent)
     take(
         {name: environ[key] for name in Settings.model_fields if environ.get(key := f"LAUNCH_{name.upper()}")},
         lambda name: f"LAUNCH_{name.upper()}",
@@ -228,7 +229,7 @@ def _resolved(name: str, value: Any, folder: Path) -> Any:
     return str(path) if name in _PATHS or path.exists() else value
 
 
-def _read_toml(file: Path) -> dict[str, Any]:
+def _read_toml(file: Path, method: str | None) -> dict[str, Any]:
     try:
         document: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -237,8 +238,10 @@ def _read_toml(file: Path) -> dict[str, Any]:
             why=str(error),
             next_step="correct the file, or move it away; `launch init` writes a new one.",
         ) from None
-    # `train` is the data as a key and the trainer as a table; a file that needs both has the keys of the job in [dpo].
-    settings: dict[str, Any] = document.pop("dpo") if isinstance(document.get("dpo"), dict) else {}
+    # A table of a method's name has keys for it alone. `train` is the data as a key and the trainer as a table; a file
+    # that needs both has the keys of the job in such a table.
+    tables = {name: document.pop(name) for name in METHODS if isinstance(document.get(name), dict)}
+    settings: dict[str, Any] = tables.get(method or document.get("method", "dpo"), {})
     trainer: dict[str, Any] = document.pop("train") if isinstance(document.get("train"), dict) else {}
     settings = {**document, **settings}
     for key, name in (("python", "train_python"), ("pip_args", "pip_args")):

@@ -195,6 +195,7 @@ def _ways(subject: Subject, at_once: int, batch_size: int, method: Method) -> li
             lora_r=subject.lora_r,
             lora_target=subject.lora_target,
             own_adapter=subject.adapter is not None and compares,
+            lora_dropout=subject.lora_dropout if method == "sft" else 0.0,
         )
         found.append(_Way(name, device, int(device == "cuda"), recipe, at_once, method))
         if name in SHARED:

@@ -35,6 +35,7 @@ class Subject:
     config: PretrainedConfig
     lora_r: int
     lora_target: tuple[str, ...]
+    lora_dropout: float
     adapter: Lora | None
     quantization: str | None
     """Of the weights as they lie there: nf4, int8 or None."""
@@ -69,6 +70,7 @@ def read_subject(ref: ModelRef, training: Training) -> Subject:
         config=config,
         lora_r=adapter.r if adapter else training.lora_r,
         lora_target=adapter.target_modules if adapter else training.lora_target,
+        lora_dropout=adapter.dropout if adapter else 0.0,
         adapter=adapter,
         quantization=_quantization(packed, file),
     )

@@ -2,15 +2,15 @@
 """Kahneman-Tversky optimization (arXiv 2402.01306), with the loss of TRL's KTOTrainer: completions wanted, or not.
 
 The point from which gains and losses count is an estimate of KL(policy, Stage A), without a gradient: the mean
-log-ratio, over the examples of a step, of a completion that belongs to another prompt. Which one is settled by the
-order of the file (TRL takes the neighbour in the batch), so that neither micro-batches nor processes change it, and
-Stage A's part of it is kept like any other.
+log-ratio, over the examples of a step, of a completion that belongs to another prompt, as often a wanted one as the
+examples are. Which one is settled by the order of the file (TRL takes the neighbour in the batch), so that neither
+micro-batches nor processes change it, and Stage A's part of it is kept like any other.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -31,29 +31,37 @@ class Step(completions.Step):
     reference_passes = 2
     forwards = 2
     _divergence: float | None = None
-    """Of the step that is being taken."""
+    """Of the step, or the validation pass, that is being taken."""
 
     def rows(self, rows: list[Row]) -> list[Row]:
+        """With the completion of the row before that has another prompt and, where there is one, the same label."""
+        latest: dict[bool, list[Row]] = {True: [], False: []}
+        """Of each kind, the last row, and the last before it with another prompt."""
         found: list[Row] = []
-        for at, row in enumerate(rows):
-            others = (rows[at - back] for back in range(1, len(rows)))
-            other = next((one for one in others if one["prompt_ids"] != row["prompt_ids"]), row)
-            room = self.training.max_length - len(row["prompt_ids"])
+        for row in rows * 2:  # the first rows have those at the end before them
+            wanted = bool(row["chosen_ids"])
+            known = [*latest[wanted], *latest[not wanted]]
+            other = next((one for one in known if one["prompt_ids"] != row["prompt_ids"]), known[0] if known else row)
             completion = other["chosen_ids"] or other["rejected_ids"]
-            found.append({**row, "other_ids": completion[:room]})
-        return found
+            found.append({**row, "other_ids": completion[: self.training.max_length - len(row["prompt_ids"])]})
+            latest[wanted] = [row, *(one for one in latest[wanted] if one["prompt_ids"] != row["prompt_ids"])][:2]
+        return found[len(rows) :]
 
     def collate(self, pad: int, rows: list[Row]) -> Inputs:
         others = completions.padded([(row["prompt_ids"], row.get("other_ids", [])) for row in rows], pad)
         return super().collate(pad, rows) | {f"{OTHERS}{name}": value for name, value in others.items()}
 
-    def before(self, trainer: Any, batches: Sequence[Inputs]) -> None:
+    def before(self, trainer: Any, batches: Iterable[Inputs]) -> None:
         log_ratios = [ratio for batch in batches for ratio in self._log_ratios(trainer, batch)]
         self._divergence = _estimate([ratio for part in trainer.group.gather(log_ratios) for ratio in part])
 
+    def after(self) -> None:
+        self._divergence = None
+
     def loss(self, trainer: Any, model: Any, inputs: Inputs) -> torch.Tensor:
-        in_step = trainer.model.training and self._divergence is not None
-        divergence = self._divergence if in_step else _estimate(self._log_ratios(trainer, inputs))
+        divergence = self._divergence
+        if divergence is None:
+            divergence = _estimate(self._log_ratios(trainer, inputs))
         ratios = log_probs_of(model, inputs, self.labels(inputs)).sum(dim=1) - inputs["ref_logps"]
         gains = self.training.beta * (ratios - divergence)
         weights = torch.where(inputs["wanted"], self.training.desirable_weight, self.training.undesirable_weight)

@@ -38,6 +38,10 @@ class Lora:
         return int(self.config["r"])
 
     @property
+    def dropout(self) -> float:
+        return float(self.config.get("lora_dropout") or 0.0)
+
+    @property
     def target_modules(self) -> tuple[str, ...]:
         """The last names of the modules that have factors, such as q_proj."""
         return tuple(sorted({module.rpartition(".")[2] for module in self.factors()}))

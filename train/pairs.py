@@ -109,12 +109,15 @@ def _single(path: Path, number: int, record: dict[str, Any], good: str) -> tuple
         return messages[:-1], messages[-1:]
     key = next((key for key in (*COMPLETION_KEYS, *CHOSEN_KEYS) if key in record), None)
     if key is None:
-        _bad(path, number, f"no completion: none of the keys {', '.join(COMPLETION_KEYS)}", good)
+        _bad(path, number, f"no completion: none of the keys {', '.join((*COMPLETION_KEYS, 'messages'))}", good)
     completion, prompt = _text(path, number, key, record[key]), _prompt(path, number, record)
     if prompt is None:
         _bad(path, number, f"no prompt: none of the keys {', '.join(PROMPT_KEYS)}", good)
-    if isinstance(prompt, str) and isinstance(completion, tuple):
-        return _spoken("user", prompt), completion
+    if isinstance(completion, tuple) and not isinstance(prompt, tuple):
+        said_before = completion[:-1]  # where a conversation stands in the place of its last answer
+        return said_before or _spoken("user", prompt), completion[-1:]
+    if isinstance(completion, tuple) and completion[: len(prompt)] == prompt:
+        return prompt, completion[len(prompt) :]
     if isinstance(prompt, tuple) and isinstance(completion, str):
         return prompt, _spoken("assistant", completion)
     return prompt, completion

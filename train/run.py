@@ -25,6 +25,8 @@ from train.errors import InputError, TrainError
 from train.ranks import Followers, Place, report
 from train.swap import swap_watched
 
+KTO_ALONE = ("desirable_weight", "undesirable_weight")
+
 
 def run(config: RunConfig, *, started: float, stop_on_eof: bool = False, place: Place | None = None) -> int:
     """Trains, and says in `end.json` how it ended. `started`: the process's start on the monotonic clock.
@@ -180,7 +182,10 @@ def _share_prompts(config: RunConfig, trainer: Any, row: Any, say: Callable[[str
     """Has the step compute each prompt once, where the job and its model let it."""
     reason = trainer.share_prompts(row) if config.execution.share_prompts else None
     if reason is not None:
-        say(f"prompts are not shared by their two completions: {reason}; the step is TRL's own")
+        what = (
+            "prompts are not shared by their two completions" if noun(config.method) == "pairs" else "rows are padded"
+        )
+        say(f"{what}: {reason}; the model's step is TRL's own")
 
 
 def _newest(checkpoints: Path, say: Callable[[str], None]) -> Path | None:
@@ -269,12 +274,14 @@ def run_identity(config: RunConfig, stage_a: Any, rows: list[Any], val_rows: lis
         "quantization": stage_a.quantization,
         "data.train": _digest(rows),
         "data.val": _digest(val_rows),
-        **({} if config.method == "dpo" else {"method": config.method}),
-        **{f"training.{key}": value for key, value in config.training.model_dump(mode="json").items()},
-    }
+        "method": config.method,
+        **{f"training.{key}": value for key, value in config.training.model_dump(mode="json").items()
+           if config.method == "kto" or key not in KTO_ALONE},
+    }  # fmt: skip
 
 
 def _refuse_other_run(theirs: dict[str, Any], ours: dict[str, Any], folder: Path) -> None:
+    theirs = {"method": "dpo"} | theirs  # of a checkpoint that was written before there were others
     differing = [key for key in ours if theirs.get(key) != ours[key]]
     if differing:
         said = "; ".join(f"{key} was {theirs.get(key)}, is {ours[key]}" for key in differing[:4])

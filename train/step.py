@@ -8,7 +8,7 @@ from what stands for it (train/shared_prompt.py), with the labels that the step 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -64,8 +64,11 @@ class Step(ABC):
         """The rows of a file, in its order, with what the method adds to each."""
         return rows
 
-    def before(self, trainer: Any, batches: Sequence[Inputs]) -> None:  # noqa: B027  # only KTO does something
-        """Hears of the micro-batches of a step that this process is about to take."""
+    def before(self, trainer: Any, batches: Iterable[Inputs]) -> None:  # noqa: B027  # most need nothing
+        """Hears of the micro-batches of a step, or of a validation pass, that this process is about to take."""
+
+    def after(self) -> None:  # noqa: B027
+        """The step, or the pass, is over."""
 
     def collator(self, pad: int) -> Callable[[list[Any]], Inputs] | None:
         """Makes a batch of rows; None: TRL's own for preference pairs."""

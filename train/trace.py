@@ -80,7 +80,7 @@ class Recipe:
     """How the step runs: the model's dtype, autocast to it where it is not fp32, its weights, and checkpointing.
 
     `share_prompts`: each prompt is computed once, where the model can. `own_adapter`: Stage A is base and adapter, so
-    that a frozen copy of the adapter is there as the reference.
+    that a frozen copy of the adapter is there as the reference. `lora_dropout` is for a method that trains with it.
     """
 
     dtype: torch.dtype
@@ -88,6 +88,7 @@ class Recipe:
     quantization: Literal["nf4", "int8"] | None = None
     lora_r: int = 16
     lora_target: tuple[str, ...] = ("q_proj", "v_proj")
+    lora_dropout: float = 0.0
     own_adapter: bool = False
     share_prompts: bool = True
 
@@ -237,7 +238,12 @@ def policy(config: PretrainedConfig, recipe: Recipe, attention: str = ATTENTION)
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(config, dtype=recipe.dtype, attn_implementation=attention)
         add_fused_lm_head(base, outputs=METRICS)
-        lora = LoraConfig(r=recipe.lora_r, target_modules=list(recipe.lora_target), task_type="CAUSAL_LM")
+        lora = LoraConfig(
+            r=recipe.lora_r,
+            target_modules=list(recipe.lora_target),
+            lora_dropout=recipe.lora_dropout,
+            task_type="CAUSAL_LM",
+        )
         try:
             model = get_peft_model(base, lora)
         except ValueError as problem:

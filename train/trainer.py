@@ -291,6 +291,7 @@ class StageBTrainer(KeepingTrainer):
             if self.group.first:
                 self.on_step_logged(logs, whole)
             self.tally = Tally()
+            self.step.after()
 
     def _gather(self) -> Tally:
         """The tally of all processes; the references that they computed become known to all, and are written."""
@@ -305,8 +306,21 @@ class StageBTrainer(KeepingTrainer):
         loss = super().training_step(*args, **kwargs)
         if self.accelerator.sync_gradients:  # the step's last micro-batch
             self.group.add_up_gradients(self._trained())
+            self._check_gradients()
         self.tally.training_seconds += time.perf_counter() - started
         return loss
+
+    def _check_gradients(self) -> None:
+        """A gradient that is no number would go into the weights, and into the next checkpoint."""
+        if self.accelerator.scaler is not None:
+            return  # which skips such a step, and tries again with a smaller scale
+        norms = [p.grad.norm() for p in self._trained() if p.grad is not None]
+        if norms and not bool(torch.stack(norms).isfinite().all()):
+            raise TrainError(
+                f"The gradient is not a number after step {self.state.global_step}",
+                "the run has diverged; the last checkpoint is kept",
+                "lower the learning rate, or use bf16 or fp32",
+            )
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """A validation pass, handed on. It draws no random number of the training's."""
@@ -314,7 +328,10 @@ class StageBTrainer(KeepingTrainer):
         started = time.perf_counter()
         try:
             with torch.random.fork_rng():
+                self.model.eval()
+                self.step.before(self, map(self._prepare_inputs, self.get_eval_dataloader()))
                 metrics = super().evaluate(*args, **kwargs)
+                self.step.after()
             whole = self._gather()
             if self.group.first:
                 self.on_validated(whole, time.perf_counter() - started)

@@ -20,9 +20,12 @@ from tests.train.runs import end_of, interrupted, lines, start
 from tests.train.test_data_parallel import finish, largest_difference, with_processes
 from tests.train.test_resume import adapters, beside, numbers, trainer
 from train.config import ModelRef, RunConfig
-from train.errors import InputError
+from train.errors import InputError, TrainError
 from train.model import load_stage_a
+from train.orpo import log_of_rest
 from train.reference import ReferenceCache
+from train.run import _refuse_other_run, run_identity
+from train.sft import Step
 from train.tokens import load_tokenizer, prepare
 from train.trainer import StageBTrainer
 
@@ -219,21 +222,13 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(document_of, monke
 
 @pytest.mark.parametrize("method", METHODS)
 def test_neither_micro_batches_nor_processes_change_the_losses(document_of, tmp_path, method):
-    """ORPO's likelihood is a mean over the tokens of a micro-batch, as TRL has it: there micro-batches are alike."""
-    micro = {} if method == "orpo" else {"micro_batch_size": 1}
     one = document_of(method, adapter=method != "sft", epochs=2, batch_size=4, learning_rate=1e-3)  # SFT has dropout
     two = with_processes(one, 2)
-    assert start(one) == 0
-    if method == "orpo":
-        for each in (one := beside(one), two):
-            each["training"] = each["training"] | {"micro_batch_size": 1}
-        assert start(one) == 0
-    else:
-        small = beside(one)
-        small["training"] = small["training"] | micro
-        assert start(small) == 0
-        assert_alike(small, one)
+    small = beside(one)
+    small["training"] = small["training"] | {"micro_batch_size": 1}
+    assert start(one) == start(small) == 0
     finish(trainer(two, tmp_path))
+    assert_alike(small, one)
     assert_alike(two, one)
 
 
@@ -242,6 +237,8 @@ def assert_alike(one: dict, other: dict) -> None:
     for name in ("loss", "grad_norm"):
         assert [line[name] for line in ours] == pytest.approx([line[name] for line in theirs], rel=1e-5), name
     assert [line["tokens"] for line in ours] == [line["tokens"] for line in theirs]
+    ours, theirs = lines(one, "val"), lines(other, "val")
+    assert [line["loss"] for line in ours] == pytest.approx([line["loss"] for line in theirs], rel=1e-5)
     assert largest_difference(one, other) < 1e-4
 
 
@@ -265,3 +262,44 @@ def test_a_preference_pair_is_two_examples_of_kto_and_one_of_sft(document_of):
 def test_kto_of_single_examples_is_refused_before_anything_is_loaded(document_of):
     with pytest.raises(InputError, match="batch_size 1 is too small for KTO"):
         start(document_of("kto", batch_size=1))
+
+
+def test_a_completion_of_probability_1_has_a_gradient_under_orpo():
+    for value in (0.0, -1e-9, -1e-7, -1e-3, -5.0):
+        log_p = torch.tensor([value], requires_grad=True)
+        rest = log_of_rest(log_p)
+        rest.sum().backward()
+        assert rest.isfinite().all()
+        assert log_p.grad.isfinite().all()
+
+
+def test_a_gradient_that_is_no_number_ends_the_run_before_it_is_in_the_weights(document_of, monkeypatch):
+    document = document_of("sft", max_steps=4, batch_size=4)
+
+    loss_of = Step.loss
+
+    def broken(self, trainer, model, inputs):
+        loss = loss_of(self, trainer, model, inputs)
+        if loss.requires_grad and trainer.state.global_step == 2:
+            loss.register_hook(lambda gradient: gradient * float("nan"))
+        return loss
+
+    with monkeypatch.context() as patch:
+        patch.setattr("train.sft.Step.loss", broken)
+        with pytest.raises(TrainError, match="The gradient is not a number after step 2"):
+            start(document)
+    assert end_of(document)["reason"] == "error"
+
+
+def test_a_checkpoint_of_another_method_is_refused_and_an_older_one_of_dpo_is_not(document_of, monkeypatch, tmp_path):
+    document = document_of("orpo", epochs=2, batch_size=4, save_every=2)
+    interrupted(document, monkeypatch, at_step=3)
+    with pytest.raises(InputError, match="method was orpo, is sft"):
+        start(document | {"method": "sft"})
+    config, stage_a = moved(document | {"method": "dpo"})
+    now = run_identity(config, stage_a, [], [])
+    before = {name: value for name, value in now.items() if name != "method"}
+    assert not any("desirable" in name for name in now)
+    _refuse_other_run(before, now, tmp_path)
+    with pytest.raises(InputError, match=r"training.beta was 0.1, is 0.2"):
+        _refuse_other_run(before, now | {"training.beta": 0.2}, tmp_path)

@@ -40,6 +40,16 @@ def test_so_is_every_methods_and_its_flops_are_those_of_what_it_reads(method: Me
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_the_dropout_that_sft_trains_with_takes_memory() -> None:
+    plain, dropping = (
+        trace_step(MODELS["Llama"], Recipe(torch.bfloat16, lora_dropout=rate), Shape(1, 384, 256, "sft"))
+        for rate in (0.0, 0.05)
+    )
+    assert dropping.peak_bytes > plain.peak_bytes
+    assert dropping.flop == plain.flop
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_what_prompts_share_is_neither_kept_nor_computed_twice() -> None:
     """Of 257 tokens 193 are the prompt's: 320 places, and 512 where the completions fill all but one token."""
     shared, apart = (trace_step(MODELS["Llama"], Recipe(torch.float32), Shape(1, 257, prompt)) for prompt in (193, 1))

@@ -50,6 +50,14 @@ def test_the_trainers_interpreter_stands_in_a_table_and_the_data_in_another(tmp_
     assert found.train_python == Path("/opt/python")
 
 
+def test_a_table_of_a_method_has_keys_for_it_alone(tmp_path: Path) -> None:
+    toml = 'epochs = 2\nlearning_rate = 5e-6\n[dpo]\nbeta = 0.3\n[sft]\nlearning_rate = 2e-4\ntrain = "texts.jsonl"\n'
+    sft, dpo, orpo = (settings(tmp_path, toml, method=method) for method in ("sft", "dpo", "orpo"))
+    assert (sft.epochs, sft.learning_rate, sft.train) == (2.0, 2e-4, tmp_path / "texts.jsonl")
+    assert (dpo.epochs, dpo.learning_rate, dpo.beta, dpo.train) == (2.0, 5e-6, 0.3, None)
+    assert (orpo.learning_rate, orpo.beta) == (5e-6, None)
+
+
 @pytest.mark.parametrize("budget", ["0", "-3", "nan", "inf", "5€", "five", ""])
 def test_a_budget_that_cannot_be_spent_is_refused(tmp_path: Path, budget: str) -> None:
     with pytest.raises(UsageProblem, match="--budget: ") as caught:

@@ -123,6 +123,8 @@ COMPLETIONS = [
     ({"prompt": [USER], "completion": "yes"}, Pair((USER,), (GOOD,), None, 1)),
     ({"prompt": "Q", "completion": [GOOD]}, Pair((USER,), (GOOD,), None, 1)),
     ({"messages": [USER, GOOD]}, Pair((USER,), (GOOD,), None, 1)),
+    ({"prompt": [USER], "completion": [USER, GOOD]}, Pair((USER,), (GOOD,), None, 1)),
+    ({"prompt": "Q", "completion": [USER, GOOD]}, Pair((USER,), (GOOD,), None, 1)),
     ({"prompt": "Q", "chosen": "yes", "rejected": "no"}, Pair("Q", "yes", None, 1)),
 ]
 
@@ -138,7 +140,7 @@ def test_a_completion_in_all_forms_is_an_example_of_sft(tmp_path: Path, record: 
     assert read_one(tmp_path, record, "sft") == [expected]
 
 
-@pytest.mark.parametrize(("record", "expected"), COMPLETIONS[:5])
+@pytest.mark.parametrize(("record", "expected"), COMPLETIONS[:7])
 def test_an_example_of_kto_is_wanted_or_not(tmp_path: Path, record: dict[str, object], expected: Pair) -> None:
     assert read_one(tmp_path, record | {"label": True}, "kto") == [expected]
     unwanted = Pair(expected.prompt, None, expected.chosen, 1)
