@@ -54,7 +54,14 @@ def looked(
         progress(done, total)
 
     length, processes = training.max_length, min(cores(), max(1, total // BATCH))
-    options: dict[str, Any] = {"method": method, "keep": False, "on_pairs": looked_at, "processes": processes}
+    weights = training.desirable_weight, training.undesirable_weight
+    options: dict[str, Any] = {
+        "method": method,
+        "weights": weights,
+        "keep": False,
+        "on_pairs": looked_at,
+        "processes": processes,
+    }
     train = prepare(data.train, tokenizer, length, **options)
     _require_pairs(train.report)
     val: DataReport | None = None

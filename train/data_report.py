@@ -160,6 +160,7 @@ class DataReport(BaseModel):
     whole_99: int = Field(default=0, description="smallest max_length that keeps 99% of the pairs whole")
     desirable: int | None = Field(default=None, description="usable examples that are wanted; None where all are")
     undesirable: int | None = Field(default=None, description="usable examples that are not wanted")
+    weights: tuple[float, float] = Field(default=(1.0, 1.0), description="of the two kinds, in KTO")
     length_bias: LengthBias | None = None
     trained: TrainedTokens | None = Field(default=None, description="None where no pair is usable")
     warnings: tuple[str, ...] = ()
@@ -201,7 +202,7 @@ class DataReport(BaseModel):
                 "data too: validation looks better than it is, and the choice of the best adapter leans on it."
             )
         if self.desirable is not None and self.undesirable is not None:
-            said += _balance(self.desirable, self.undesirable)
+            said += _balance(self.desirable, self.undesirable, self.weights)
         if self.length_bias and self.length_bias.biased:
             said.append(_bias_warning(self.length_bias))
         return said
@@ -222,16 +223,17 @@ class DataReport(BaseModel):
         return f"--max-length {whole.p95} holds 95% of the {self.noun} whole, --max-length {whole.max} all of them."
 
 
-def _balance(wanted: int, unwanted: int) -> list[str]:
+def _balance(wanted: int, unwanted: int, weights: tuple[float, float]) -> list[str]:
     """The weights of KTO's two kinds should make them as many, or the wanted a third more (its paper, equation 8)."""
     if not wanted or not unwanted:
         kind = "not wanted" if unwanted else "wanted"
         return [f"Every example is {kind}: KTO learns from the difference of the two kinds, and there is none."]
-    if unwanted <= wanted <= unwanted * 4 / 3:
+    gains, losses = weights[0] * wanted, weights[1] * unwanted
+    if losses <= gains <= losses * 4 / 3:
         return []
-    name, weight = ("undesirable_weight", wanted / unwanted) if wanted > unwanted else (
-        "desirable_weight", unwanted / wanted
-    )  # fmt: skip
+    name, weight = "undesirable_weight", gains / unwanted
+    if gains < losses:
+        name, weight = "desirable_weight", losses / wanted
     said = (
         f"{wanted:,} examples are wanted and {unwanted:,} are not: the weights of the two should make up for it "
         f"(about {name} = {weight:.2f} in launch.toml)."

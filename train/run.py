@@ -106,11 +106,13 @@ def _train(config: RunConfig, stop: Any, started: float, place: Place) -> End:
     model = fetched(config.model)
     tokenizer = load_tokenizer(model)
     max_length, val_rows = config.training.max_length, None
-    rows = prepare(config.data.train, tokenizer, max_length, method=config.method)
+    weights = config.training.desirable_weight, config.training.undesirable_weight
+    rows = prepare(config.data.train, tokenizer, max_length, method=config.method, weights=weights)
     if config.data.val:
         val_rows = prepare(
-            config.data.val, tokenizer, max_length, method=config.method, limit=VAL_PAIRS, train_prompts=rows.prompts
-        )
+            config.data.val, tokenizer, max_length, method=config.method, weights=weights, limit=VAL_PAIRS,
+            train_prompts=rows.prompts,
+        )  # fmt: skip
     if first:
         results.sweep(config.output_dir)
         _write_data_report(config, rows, val_rows)

@@ -93,6 +93,7 @@ def prepare(
     max_length: int,
     *,
     method: Method = "dpo",
+    weights: tuple[float, float] = (1.0, 1.0),
     limit: int | None = None,
     train_prompts: frozenset[bytes] | None = None,
     keep: bool = True,
@@ -105,8 +106,9 @@ def prepare(
 
     Left out: an empty prompt or completion, chosen equal to rejected (before or after the cut), a prompt of
     `max_length` tokens or more. `train_prompts` are the `prompts` of the training data, for a validation file.
-    Without `keep`, `rows` stays empty: a report needs memory for a few numbers a pair only. `on_pairs` hears after
-    each batch how many pairs were looked at since it was last called. More than one of `processes` share the batches.
+    `weights` are KTO's, of wanted and unwanted examples. Without `keep`, `rows` stays empty: a report needs memory for
+    a few numbers a pair only. `on_pairs` hears after each batch how many pairs were looked at since it was last called.
+    More than one of `processes` share the batches.
 
     Raises:
         DataError: a line is no preference pair, or the chat template refuses its messages.
@@ -142,6 +144,7 @@ def prepare(
         whole_99=whole.p99,
         desirable=kinds[0],
         undesirable=kinds[1],
+        weights=weights,
         length_bias=tally.length_bias(),
         trained=tally.trained(),
     )

@@ -72,6 +72,10 @@ def test_kto_is_told_how_its_two_kinds_of_example_weigh_the_same(wanted: int, un
     warnings = report(noun="examples", desirable=wanted, undesirable=unwanted).judged().warnings
     assert [said in warning for warning in warnings if said] == [True] * (said is not None)
     assert len(warnings) == (said is not None)
+    if wanted and unwanted:
+        mended = (1.0, 2.0) if wanted > unwanted else (2.0, 1.0)
+        balanced = report(noun="examples", desirable=wanted, undesirable=unwanted, weights=mended).judged()
+        assert bool(balanced.warnings) is (said is None)  # the advice, taken, is not given again
 
 
 def test_a_step_costs_its_pairs() -> None:
