@@ -6,9 +6,6 @@ from collections.abc import Mapping
 
 from train.config import METHODS, Method
 
-LEAST_BATCH: Mapping[Method, int] = {"dpo": 1, "orpo": 1, "kto": 2, "sft": 1}
-"""KTO estimates from the examples of a step what counts as a gain."""
-
 DEFAULTS: Mapping[Method, Mapping[str, float]] = {
     "dpo": {}, "orpo": {}, "kto": {"batch_size": 4}, "sft": {"learning_rate": 2e-4},
 }  # fmt: skip

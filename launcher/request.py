@@ -16,11 +16,11 @@ from jobs.home import Home
 from jobs.offer import Offer, Plan, Rate
 from jobs.price import BACKENDS, hardware_gaps
 from launcher import machine
-from launcher.methods import LEAST_BATCH, estimating
+from launcher.methods import estimating
 from launcher.planning import load_of, plan, steps_in_full, steps_in_part
 from launcher.settings import Settings, batch_too_small, nearest
 from launcher.workload import as_flags, outgrown, with_settings
-from train.config import Method
+from train.config import LEAST_BATCH, Method
 from train.data_report import DataCheck
 from train.requirement import Requirement
 

@@ -17,8 +17,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from artifacts.errors import UsageProblem
-from launcher.methods import LEAST_BATCH, has
-from train.config import LOSS_TYPES, METHODS, Method, Training, noun
+from launcher.methods import has
+from train.config import LEAST_BATCH, LOSS_TYPES, METHODS, Method, Training, noun
 
 CLOUDS = ("local", "any", "lambda", "aws")
 

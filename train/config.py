@@ -12,6 +12,10 @@ METHODS: tuple[Method, ...] = ("dpo", "orpo", "kto", "sft")
 """Each is a module of this package that has its data, its loss and what is checked before the first step."""
 
 
+LEAST_BATCH: dict[Method, int] = {"dpo": 1, "orpo": 1, "kto": 2, "sft": 1}
+"""KTO estimates from the examples of a step what counts as a gain."""
+
+
 def noun(method: Method) -> Literal["pairs", "examples"]:
     """What a method's data is counted in."""
     return "pairs" if method in ("dpo", "orpo") else "examples"

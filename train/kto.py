@@ -20,8 +20,8 @@ from train.rows import Row
 from train.step import Inputs, log_probs_of
 from train.tally import Both
 
-OTHERS = "others_"
-"""Before the names of the sequences whose completions belong to other prompts."""
+OTHERS = "KL_"
+"""What TRL's collator puts before the names of the sequences whose completions belong to other prompts."""
 
 
 class Step(completions.Step):
@@ -47,9 +47,8 @@ class Step(completions.Step):
             latest[wanted] = [row, *(one for one in latest[wanted] if one["prompt_ids"] != row["prompt_ids"])][:2]
         return found[len(rows) :]
 
-    def collate(self, pad: int, rows: list[Row]) -> Inputs:
-        others = completions.padded([(row["prompt_ids"], row.get("other_ids", [])) for row in rows], pad)
-        return super().collate(pad, rows) | {f"{OTHERS}{name}": value for name, value in others.items()}
+    def example(self, row: Row) -> dict[str, Any]:
+        return super().example(row) | {"KL_completion_ids": row.get("other_ids", [])}
 
     def before(self, trainer: Any, batches: Iterable[Inputs]) -> None:
         log_ratios = [ratio for batch in batches for ratio in self._log_ratios(trainer, batch)]
@@ -64,8 +63,8 @@ class Step(completions.Step):
             divergence = _estimate(self._log_ratios(trainer, inputs))
         ratios = log_probs_of(model, inputs, self.labels(inputs)).sum(dim=1) - inputs["ref_logps"]
         gains = self.training.beta * (ratios - divergence)
-        weights = torch.where(inputs["wanted"], self.training.desirable_weight, self.training.undesirable_weight)
-        return (weights * (1 - torch.sigmoid(torch.where(inputs["wanted"], gains, -gains)))).mean()
+        weights = torch.where(inputs["label"], self.training.desirable_weight, self.training.undesirable_weight)
+        return (weights * (1 - torch.sigmoid(torch.where(inputs["label"], gains, -gains)))).mean()
 
     @torch.no_grad()
     def _log_ratios(self, trainer: Any, inputs: Inputs) -> list[float]:

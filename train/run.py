@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from train.config import LOSS_TYPES, End, Method, RunConfig, Training, noun
+from train.config import LEAST_BATCH, LOSS_TYPES, End, Method, RunConfig, Training, noun
 from train.cores import cores
 from train.errors import InputError, TrainError
 from train.ranks import Followers, Place, report
@@ -221,7 +221,7 @@ def _check_device(config: RunConfig, place: Place) -> None:
 
 def check_settings(training: Training, processes: int = 1, method: Method = "dpo") -> None:
     """Raises InputError for what TRL would only find at the first step, or never."""
-    if method == "kto" and training.batch_size < 2:
+    if training.batch_size < LEAST_BATCH[method]:
         raise InputError(
             "batch_size 1 is too small for KTO",
             "what counts as a gain is estimated from the examples of a step, and one says too little",

@@ -115,6 +115,14 @@ class SharedPrompt:
         """`row`: where the batch's pairs lie. `autocast`: what to run in."""
         self.base, self.row, self.autocast = model.get_base_model(), row, autocast
 
+    def looking(self) -> dict[str, Any]:
+        """What tells the layers which place sees which."""
+        # A mask of four dimensions is taken as it is; without, one of places x places would be made.
+        return {
+            "attention_mask": torch.ones((1, 1, 1, 1), dtype=torch.bool, device=self.row.device),
+            "shared_row": self.row,
+        }
+
     def __call__(
         self, *, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor, **_: Any
     ) -> FusedCausalLMOutput:
@@ -126,12 +134,7 @@ class SharedPrompt:
         ids, wanted = input_ids.flatten(), row.source[row.labelled] + 1
         with self.autocast():
             states = self.base.base_model(
-                input_ids=ids[row.source].unsqueeze(0),
-                position_ids=row.positions,
-                # One of four dimensions is taken as it is; without, a mask of places x places would be made.
-                attention_mask=torch.ones((1, 1, 1, 1), dtype=torch.bool, device=ids.device),
-                use_cache=False,
-                shared_row=row,
+                input_ids=ids[row.source].unsqueeze(0), position_ids=row.positions, use_cache=False, **self.looking()
             ).last_hidden_state
             found = label_log_probs(states[0, row.labelled], self.base.get_output_embeddings(), ids[wanted])
         shape = (input_ids.size(0), input_ids.size(1) - 1)

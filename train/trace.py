@@ -294,7 +294,7 @@ def inputs(shape: Shape) -> dict[str, torch.Tensor]:
         return found | {name: torch.zeros(shape.pairs) for name in ("ref_chosen_logps", "ref_rejected_logps")}
     if shape.method == "kto":
         found |= {f"{OTHERS}{name}": value.clone() for name, value in found.items()}
-        return found | {"wanted": torch.ones(shape.pairs, dtype=torch.bool), "ref_logps": torch.zeros(shape.pairs)}
+        return found | {"label": torch.ones(shape.pairs, dtype=torch.bool), "ref_logps": torch.zeros(shape.pairs)}
     return found
 
 

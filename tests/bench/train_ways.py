@@ -27,6 +27,7 @@ from train.config import RunConfig
 from train.model import StageA
 from train.reference import ReferenceCache
 from train.rows import Row
+from train.shared_prompt import SharedPrompt
 from train.shared_row import SharedRow
 from train.trainer import STAGE_A, StageBTrainer
 
@@ -62,7 +63,7 @@ def stock_ways(stock: DPOTrainer, rows: list[Row]) -> dict[str, Way]:
         "trl": Way(_stepping(stock, lambda: _loss(stock, batch))),
         "trl_precomputed": _with_reference(stock, batch),
         "ours_head": _with_reference(stock, batch, _CompletionsHead(stock.model)),
-        "dense_mask": _with_reference(stock, batch, _DenseMask(stock.model)),
+        "dense_mask": _with_reference(stock, batch, _dense_mask(stock.model)),
     }
 
 
@@ -114,32 +115,23 @@ class _CompletionsHead:
         )  # fmt: skip
 
 
-class _DenseMask:
+class _DenseRow(SharedPrompt):
     """Prompts shared in one row as ours, under a mask of places x places, and our head."""
 
-    def __init__(self, model: Any) -> None:
-        self.base = model.get_base_model()
-
-    def __call__(self, input_ids: Any, attention_mask: Any, labels: Any, **_: Any) -> FusedCausalLMOutput:
-        row = SharedRow.of(attention_mask, labels != -100)
-        mask = torch.zeros((row.positions.size(1),) * 2, dtype=torch.bool, device=input_ids.device)
-        for span in row.spans:
+    def looking(self) -> dict[str, Any]:
+        mask = torch.zeros((self.row.positions.size(1),) * 2, dtype=torch.bool, device=self.row.device)
+        for span in self.row.spans:
             chosen, shared, rejected = (
                 slice(span.start, span.prompt), slice(span.prompt, span.second), slice(span.second, span.end),
             )  # fmt: skip
             for part in (chosen, shared, rejected):
                 mask[part, part] = torch.ones_like(mask[part, part]).tril()
             mask[chosen, shared] = mask[rejected, shared] = True
-        ids = input_ids.flatten()
-        states = self.base.base_model(
-            input_ids=ids[row.source].unsqueeze(0), position_ids=row.positions, attention_mask=mask[None, None],
-            use_cache=False,
-        ).last_hidden_state  # fmt: skip
-        found = label_log_probs(states[0, row.labelled], self.base.lm_head, ids[row.source[row.labelled] + 1])
-        shape = (input_ids.size(0), input_ids.size(1) - 1)
-        zeros = found.new_zeros(shape)
-        log_probs = zeros.flatten().index_put((row.predictions,), found).view(shape)
-        return FusedCausalLMOutput(log_probs=log_probs, entropy=zeros, mean_logits=zeros, is_top1=zeros.bool())
+        return {"attention_mask": mask[None, None]}
+
+
+def _dense_mask(model: Any) -> Callable[..., FusedCausalLMOutput]:
+    return lambda **batch: _DenseRow(model, SharedRow.of(batch["attention_mask"], batch["labels"] != -100))(**batch)
 
 
 def _with_reference(trainer: Any, batch: dict[str, Any], model: Any = None) -> Way:
